@@ -1,0 +1,1 @@
+//! The memory model: the simplest store that keeps every rule.
