@@ -1,2 +1,4 @@
-//! Placeholder.
+//! The `waystation` binary.
+mod config;
+mod text;
 fn main() {}
