@@ -8,6 +8,7 @@ mod admin;
 mod envelope;
 mod error;
 pub mod memory;
+mod open;
 pub mod sqlite;
 
 #[cfg(feature = "conformance")]
@@ -44,6 +45,7 @@ pub use admin::StateCounts;
 pub use admin::View;
 pub use envelope::envelope;
 pub use error::StoreError;
+pub use open::open;
 
 /// The data plane: what the engine asks of a store.
 ///
