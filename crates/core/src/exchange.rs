@@ -404,3 +404,18 @@ pub struct Healed {
     /// is foreseen.
     pub next_at: Option<Timestamp>,
 }
+
+/// Why a store call gave no answer, as far as the scheduler must know.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Trouble {
+    /// Lost a race; nothing was written: ask again at once.
+    Conflict,
+    /// May or may not have been written: dispatch nothing, ask again.
+    Indeterminate,
+    /// Nothing was written; may be back later.
+    Unavailable,
+    /// Nothing was written for want of space; settling goes on.
+    Full,
+    /// Damaged: stop.
+    Corrupt,
+}
