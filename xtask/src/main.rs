@@ -1,5 +1,6 @@
 //! The tasks of this repository: `cargo xtask ci | test | tidy | gen | bench`.
 
+mod bench;
 mod ci;
 mod generate;
 mod shell;
@@ -23,7 +24,7 @@ cargo xtask <task>
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -31,20 +32,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &[String]) -> Result<()> {
+fn run(args: &[String]) -> Result<ExitCode> {
     let root = shell::root()?;
     let rest = args.get(1..).unwrap_or_default();
     match args.first().map(String::as_str) {
-        Some("ci") => ci::run(&root),
+        Some("ci") => Ok(ci::run(&root)),
         Some("test") => test::run(&root, rest),
-        Some("tidy") => tidy::run(&root),
-        Some("gen") => generate::run(&root),
+        Some("tidy") => tidy::run(&root).map(|()| ExitCode::SUCCESS),
+        Some("gen") => generate::run(&root).map(|()| ExitCode::SUCCESS),
+        Some("bench") => bench::run(&root, rest).map(|()| ExitCode::SUCCESS),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
         Some(other) => {
-            anyhow::bail!("no task is called `{other}` ({rest:?}); `cargo xtask help` lists them")
+            anyhow::bail!("no task is called `{other}`; `cargo xtask help` lists them")
         }
     }
 }
