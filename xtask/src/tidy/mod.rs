@@ -14,6 +14,7 @@ mod headers;
 mod imports;
 mod integration;
 mod lengths;
+mod links;
 mod paths;
 mod reference;
 mod source;
@@ -75,6 +76,8 @@ const CHECKS: &[Check] = &[
     forbidden::no_trailing_blanks,
     forbidden::no_big_files,
     paths::no_machine_paths,
+    links::every_link_leads_somewhere,
+    links::every_page_is_in_the_summary,
 ];
 
 /// Checks every rule and prints what breaks one, a line each.
