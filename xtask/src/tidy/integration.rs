@@ -7,7 +7,9 @@ use super::tree::Tree;
 pub(super) fn every_test_file_is_listed(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (file, _) in tree.rust() {
-        let Some((package, name)) = file.path.split_once("/tests/") else {
+        // A module called `tests` inside `src/` is none of cargo's.
+        let split = file.path.split_once("/tests/");
+        let Some((package, name)) = split.filter(|(package, _)| !package.contains("/src")) else {
             continue;
         };
         if !name.contains('/') {
@@ -64,6 +66,7 @@ mod tests {
             (&[(main, "mod order;"), (file, "mod keys;"), (deep, "")], 0),
             (&[(main, "mod order;"), (file, ""), (deep, "")], 1),
             (&[("crates/core/tests/order.rs", "")], 1),
+            (&[("crates/core/src/decide/tests/order.rs", "")], 0),
         ] {
             assert_findings(every_test_file_is_listed, files, expected);
         }
