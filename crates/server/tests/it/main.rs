@@ -1,0 +1,3 @@
+//! Integration tests of the `waystation` binary: they start it and speak real HTTP to it.
+
+mod flaky;
