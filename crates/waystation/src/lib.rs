@@ -41,6 +41,8 @@ pub mod handler;
 pub mod world;
 
 pub use builder::Builder;
+pub use builder::LEASE;
+pub use builder::SLOTS;
 pub use context::Context;
 pub use error::Error;
 pub use error::HandlerError;
@@ -51,6 +53,7 @@ pub use station::Heartbeat;
 pub use station::Pull;
 pub use station::Report;
 pub use station::Reported;
+pub use station::SUBMITS_MAX;
 pub use station::Station;
 pub use station::StationError;
 pub use world::SystemWorld;

@@ -75,7 +75,7 @@ pub(crate) enum Ask {
     /// An input without an answer.
     Tell(Input),
     /// A question and where its answer goes.
-    Ask(Ticket, Input, oneshot::Sender<Answer>),
+    Question(Ticket, Input, oneshot::Sender<Answer>),
     /// The store did not do it: the input that says so, and the store's own words.
     Trouble(Input, StoreError),
 }
@@ -127,7 +127,7 @@ impl Waiters {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for waiter in waiting.remove(&id).unwrap_or_default() {
             // One that waits no more needs no answer.
-            drop(waiter.send(state));
+            waiter.send(state).ok();
         }
         waiting.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
         self.count.store(waiting.len(), Ordering::Release);
@@ -241,7 +241,7 @@ impl Shell {
                 }
                 input
             }
-            Ask::Ask(ticket, input, asker) => {
+            Ask::Question(ticket, input, asker) => {
                 self.askers.insert(ticket, asker);
                 input
             }

@@ -203,10 +203,10 @@ impl Station {
         }
         let _counted = Counted::new(&self.inner.submits)?;
         let (_, answer) = self.ask(|ticket| Input::Submit { ticket, drafts });
-        match self.hear(answer.await)? {
-            Reply::Submitted(answer) => Ok(answer),
-            other => Err(unexpected(&other)),
-        }
+        let Reply::Submitted(answer) = self.hear(answer.await)? else {
+            return Err(unexpected());
+        };
+        Ok(answer)
     }
 
     /// Leases messages to a pull worker; answers as soon as there is one, and empty after `wait`.
@@ -242,10 +242,10 @@ impl Station {
         };
         let answer = answer.await;
         gone.ticket = None;
-        match self.hear(answer)? {
-            Reply::Leased(deliveries) => Ok(deliveries),
-            other => Err(unexpected(&other)),
-        }
+        let Reply::Leased(deliveries) = self.hear(answer)? else {
+            return Err(unexpected());
+        };
+        Ok(deliveries)
     }
 
     /// Settles deliveries of pull workers, one answer each, in order. Safe to repeat.
@@ -271,9 +271,8 @@ impl Station {
             ticket,
             reports: words,
         });
-        let states = match self.hear(answer.await)? {
-            Reply::Reported(states) => states,
-            other => return Err(unexpected(&other)),
+        let Reply::Reported(states) = self.hear(answer.await)? else {
+            return Err(unexpected());
         };
         let mut reported = Vec::with_capacity(states.len());
         for ((lease, completed), state) in of.into_iter().zip(states) {
@@ -317,10 +316,10 @@ impl Station {
             lease,
             length,
         });
-        match self.hear(answer.await)? {
-            Reply::Extended(until) => Ok(until.map_or(Heartbeat::LeaseLost, Heartbeat::Until)),
-            other => Err(unexpected(&other)),
-        }
+        let Reply::Extended(until) = self.hear(answer.await)? else {
+            return Err(unexpected());
+        };
+        Ok(until.map_or(Heartbeat::LeaseLost, Heartbeat::Until))
     }
 
     /// Gives the control plane. Writes through it wake the engine by themselves.
@@ -441,7 +440,7 @@ impl Station {
             self.inner
                 .parts
                 .tell
-                .send(Ask::Ask(ticket, question(ticket), tell)),
+                .send(Ask::Question(ticket, question(ticket), tell)),
         );
         (ticket, answer)
     }
@@ -497,7 +496,7 @@ impl Drop for Gone<'_> {
     }
 }
 
-fn unexpected(reply: &Reply) -> StationError {
-    debug_assert!(false, "an answer to another question: {reply:?}");
+fn unexpected() -> StationError {
+    debug_assert!(false, "an answer to another question");
     StationError::ShuttingDown
 }
