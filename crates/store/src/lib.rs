@@ -8,6 +8,7 @@ mod admin;
 mod envelope;
 mod error;
 pub mod memory;
+mod rules;
 pub mod sqlite;
 
 #[cfg(feature = "conformance")]
