@@ -353,6 +353,9 @@ pub struct SettleAnswer {
     pub changes: Vec<GateChange>,
     /// Mass failures that began or ended.
     pub mass_failures: Vec<MassFailure>,
+    /// Destinations that have answered with nothing but throttling for ten minutes; told once per
+    /// spell.
+    pub throttled_long: Vec<GateKey>,
     /// Messages that an end caused (`on_dead` and its like).
     pub follow_ups: u32,
     /// Whether something may be claimable now that was not before: a retry due at once, a follower
@@ -398,6 +401,8 @@ pub struct Healed {
     pub pruned: u32,
     /// What changed in gates.
     pub changes: Vec<GateChange>,
+    /// Mass failures that ended.
+    pub mass_failures: Vec<MassFailure>,
     /// Whether something became claimable.
     pub work: bool,
     /// When to ask again: at once if there is more, else when the next thing is due; none if nothing

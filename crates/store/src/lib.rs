@@ -9,6 +9,7 @@ mod envelope;
 mod error;
 pub mod memory;
 mod open;
+mod rules;
 pub mod sqlite;
 
 #[cfg(feature = "conformance")]
