@@ -221,6 +221,11 @@ pub async fn run() -> Result<Report> {
     let name = "baseline http: open loop at half";
     report.figure(name, open.rate(202), "requests/s");
     latencies(&mut report, name, &open);
+    report.figure(
+        "baseline http: load generator, open loop",
+        per_request(open.cpu, open.rate(202), open.took),
+        "CPU us/request",
+    );
     report.note(format!(
         "http: {CONNECTIONS} keep-alive connections, no pipelining, one message a request; load generator and \
          server are two processes on one machine; open-loop latency counts from the intended start"
