@@ -10,6 +10,7 @@
 //! message; that is decided in `waystation-core`.
 
 pub mod handler;
+pub mod http;
 pub mod station;
 pub mod world;
 
