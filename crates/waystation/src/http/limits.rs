@@ -1,0 +1,84 @@
+//! What an attempt over HTTP may cost: bytes, headers, sockets, threads and time, and the one door to
+//! tokio's timers and blocking threads in this module.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the door of the HTTP handler: its time-outs run beside socket I/O, and `getaddrinfo` blocks a thread"
+)]
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// The most bytes of an answer's head, with all 1xx heads before it.
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most headers of an answer.
+pub(super) const HEADERS_MAX: usize = 64;
+/// The most bytes of an answer's body that are read; then the connection is dropped.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The most connections that wait for the next attempt; as many as a process has slots by default,
+/// so that a full house reconnects nobody.
+pub(super) const IDLE_MAX: usize = 256;
+/// How long a connection waits for the next attempt; below the idle time-outs of common servers
+/// (nginx 75 s, Go and Java 60 s); one that announces less (`Keep-Alive: timeout=5`) is believed.
+pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How old a connection may get, so that a name that moved is followed under steady traffic.
+pub(super) const LINK_AGE_MAX: Duration = Duration::from_secs(300);
+/// The most addresses of a name that one attempt tries.
+pub(super) const ADDRESSES_MAX: usize = 4;
+/// The most threads that one endpoint may hold in `getaddrinfo`, which nothing can interrupt.
+pub(super) const LOOKUPS_MAX: usize = 2;
+
+/// Runs `work` for at most `budget`; none when the time is up.
+pub(super) async fn within<T>(budget: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(budget, work).await.ok()
+}
+
+/// Measures how long something has taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch(Instant);
+
+impl Watch {
+    /// Starts at zero.
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Gives the time since the start.
+    pub(super) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Gives what is left of `budget`.
+    pub(super) fn left(self, budget: Duration) -> Duration {
+        budget.saturating_sub(self.elapsed())
+    }
+}
+
+/// Asks the system for the addresses of a name. The permit is held by the thread, not by the caller:
+/// a caller that stops waiting does not make room for another stuck thread.
+pub(super) async fn lookup(
+    host: &str,
+    port: u16,
+    permits: &Arc<Semaphore>,
+) -> io::Result<Vec<SocketAddr>> {
+    let permit = Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let host = host.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let found = (host.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect);
+        drop(permit);
+        found
+    })
+    .await
+    .map_err(io::Error::other)?
+}
