@@ -93,6 +93,14 @@ fn the_probe_of_a_destination_counts_for_its_operation_as_well() {
 }
 
 #[test]
+fn an_operation_that_is_not_due_is_probed_with_its_destination() {
+    let mut scene = Scene::new();
+    scene.fail(&smtp(), 5);
+    scene.later(55.0).fail(&operation("a"), 5);
+    assert_eq!(scene.later(5.0).probe("a").len(), 2);
+}
+
+#[test]
 fn once_a_destination_ramps_each_operation_still_open_probes_at_once() {
     let mut scene = Scene::new();
     scene.fail(&smtp(), 5);

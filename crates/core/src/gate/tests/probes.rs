@@ -93,6 +93,22 @@ fn a_late_answer_still_counts_while_no_other_probe_began() {
 }
 
 #[test]
+fn a_late_failure_of_a_probe_is_no_trip() {
+    let mut scene = Scene::new();
+    scene.fail(&operation("a"), 5);
+    let probe = scene.later(60.0).probe("a");
+    for kind in ["b", "c", "d"] {
+        scene.succeed(&operation(kind), 1);
+    }
+    scene.fail(&operation("b"), 5);
+    scene.later(90.0).tick(true);
+    scene.settle(&probe, Verdict::Failure);
+    assert_eq!(scene.state(&operation("a")), CircuitState::Open);
+    assert_eq!(scene.epoch(&operation("a")), 1);
+    assert_eq!(scene.state(&smtp()), CircuitState::Closed);
+}
+
+#[test]
 fn a_probe_tells_its_result_once() {
     let mut scene = Scene::new();
     let probe = scene.due().probe("a");

@@ -70,6 +70,7 @@ fn a_trip_while_ramping_opens_again_within_the_same_outage() {
     let mut scene = after(200);
     scene.fail(&smtp(), 5);
     assert_eq!(scene.state(&smtp()), CircuitState::Open);
+    assert_eq!(scene.status(&smtp()).ramp, None);
     assert_eq!(scene.epoch(&smtp()), 1);
     assert_eq!(scene.set.refunds_due().len(), 1);
     let probe = scene.later(60.0).probe("a");
