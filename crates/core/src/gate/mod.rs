@@ -19,6 +19,9 @@ mod evidence;
 mod permit;
 mod ramp;
 mod set;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by its panic")]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -238,7 +241,8 @@ pub struct GateStatus {
     pub window_failures: u32,
     /// When the next probe goes out, if the circuit is open.
     pub next_probe_at: Option<Timestamp>,
-    /// The ramp's present rate and the last closed rate, in starts a second, if it is ramping.
+    /// The present rate and the last closed rate, in starts a second, while traffic climbs: in a ramp,
+    /// or after a silence that the destination asked for.
     pub ramp: Option<(f64, f64)>,
     /// Until when people paused it; [`Timestamp::NEVER`] for until resumed.
     pub paused_until: Option<Timestamp>,
