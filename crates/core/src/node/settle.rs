@@ -361,6 +361,9 @@ impl Node {
                 for failure in answer.mass_failures {
                     out.push(Command::Emit(Event::MassFailure(failure)));
                 }
+                for gate in answer.throttled_long {
+                    out.push(Command::Emit(Event::ThrottledLong { gate }));
+                }
                 if answer.work || answer.follow_ups > 0 {
                     self.claims.soon(now);
                     self.pulls_soon(now);
