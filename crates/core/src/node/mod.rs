@@ -22,6 +22,12 @@ mod claims;
 mod settle;
 mod signal;
 mod sweep;
+#[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test picks the one command it asks about"
+)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
