@@ -82,3 +82,34 @@ pub(super) async fn lookup(
     .await
     .map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lookups_that_nobody_awaits_any_more_still_hold_their_place() {
+        let permits = Arc::new(Semaphore::new(1));
+        let stuck = Arc::clone(&permits).acquire_owned().await.expect("open");
+        let second = Duration::from_secs(1);
+        assert!(
+            within(second, lookup("localhost", 80, &permits))
+                .await
+                .is_none()
+        );
+        drop(stuck);
+        let found = lookup("localhost", 80, &permits).await.expect("a name");
+        assert!(found.iter().all(|address| address.ip().is_loopback()));
+        assert_eq!(permits.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_with_its_budget() {
+        let watch = Watch::start();
+        let second = Duration::from_secs(1);
+        assert_eq!(within(second, std::future::pending::<()>()).await, None);
+        assert_eq!(within(second, async { 1 }).await, Some(1));
+        assert!(watch.elapsed() >= second);
+        assert_eq!(watch.left(second), Duration::ZERO);
+    }
+}
