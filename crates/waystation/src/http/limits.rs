@@ -15,12 +15,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// The most bytes of an answer's head, with all 1xx heads before it.
-pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of an answer that are read, with all 1xx heads before it; then the connection is
+/// dropped. A head must be whole by then, a body need not.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The most headers of an answer.
 pub(super) const HEADERS_MAX: usize = 64;
-/// The most bytes of an answer's body that are read; then the connection is dropped.
-pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The most connections that wait for the next attempt; as many as a process has slots by default,
 /// so that a full house reconnects nobody.
 pub(super) const IDLE_MAX: usize = 256;

@@ -5,6 +5,7 @@
     reason = "a destination is another process: it has its own tasks, and being slow is what it plays"
 )]
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -140,6 +141,50 @@ impl Evil {
     /// Gives the next request as it came.
     pub(crate) async fn heard(&mut self) -> Vec<u8> {
         self.requests.recv().await.expect("a request")
+    }
+}
+
+/// A destination on a thread of its own that closes its first connection when told, without the
+/// test's runtime having had a chance to notice.
+#[derive(Debug)]
+pub(crate) struct Sudden {
+    pub(crate) address: SocketAddr,
+    close: std::sync::mpsc::Sender<()>,
+    closed: std::sync::mpsc::Receiver<()>,
+}
+
+impl Sudden {
+    /// Starts it with the answer to all requests, one a connection.
+    pub(crate) fn start(answer: Vec<u8>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let (close, told) = std::sync::mpsc::channel();
+        let (closes, closed) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.expect("a connection");
+                let mut room = [0; 4_096];
+                if socket.read(&mut room).is_ok_and(|count| count > 0) {
+                    socket.write_all(&answer).expect("written");
+                }
+                if told.recv().is_err() {
+                    return;
+                }
+                drop(socket);
+                closes.send(()).expect("a test that waits");
+            }
+        });
+        Self {
+            address,
+            close,
+            closed,
+        }
+    }
+
+    /// Closes the connection and blocks until that is done.
+    pub(crate) fn close(&self) {
+        self.close.send(()).expect("a destination");
+        self.closed.recv().expect("closed");
     }
 }
 

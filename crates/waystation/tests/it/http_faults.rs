@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use waystation::Finished;
 use waystation::http::Endpoint;
-use waystation_core::outcome::Finding;
+use waystation_core::outcome::{Finding, Outcome};
 
-use crate::evil::{Behaviour, Evil, answer};
+use crate::evil::{Behaviour, Evil, Sudden, answer};
 use crate::http::{code, handle, handler, hasty};
 
 /// What an attempt at a destination that behaves so comes to.
@@ -358,4 +358,16 @@ async fn an_answer_before_the_request_was_read_is_taken() {
         (seen.outcome.as_str(), code(&seen)),
         ("refused", "http_413")
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_died_unnoticed_by_the_runtime_burns_no_attempt() {
+    let sudden = Sudden::start(answer("200 OK", "", ""));
+    let handler = handler(hasty(format!("http://{}/", sudden.address)));
+    assert_eq!(bounded(handle(&handler)).await.outcome, Outcome::Completed);
+    assert_eq!(handler.close_idle(), 1);
+    // Blocks the only thread: whoever asks the runtime still believes in the connection.
+    sudden.close();
+    let seen = bounded(handle(&handler)).await;
+    assert_eq!(seen.outcome, Outcome::Completed, "{seen:?}");
 }
