@@ -30,6 +30,7 @@ mod sweep;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::Event;
@@ -116,7 +117,9 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Running {
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
+    /// When its lease ends, as extended.
+    lease_until: Timestamp,
     lost: bool,
 }
 
