@@ -353,6 +353,9 @@ pub struct SettleAnswer {
     pub changes: Vec<GateChange>,
     /// Mass failures that began or ended.
     pub mass_failures: Vec<MassFailure>,
+    /// Destinations that have answered with nothing but throttling for ten minutes; told once per
+    /// spell.
+    pub throttled_long: Vec<GateKey>,
     /// Messages that an end caused (`on_dead` and its like).
     pub follow_ups: u32,
     /// Whether something may be claimable now that was not before: a retry due at once, a follower
@@ -398,9 +401,26 @@ pub struct Healed {
     pub pruned: u32,
     /// What changed in gates.
     pub changes: Vec<GateChange>,
+    /// Mass failures that ended.
+    pub mass_failures: Vec<MassFailure>,
     /// Whether something became claimable.
     pub work: bool,
     /// When to ask again: at once if there is more, else when the next thing is due; none if nothing
     /// is foreseen.
     pub next_at: Option<Timestamp>,
+}
+
+/// Why a store call gave no answer, as far as the scheduler must know.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Trouble {
+    /// Lost a race; nothing was written: ask again at once.
+    Conflict,
+    /// May or may not have been written: dispatch nothing, ask again.
+    Indeterminate,
+    /// Nothing was written; may be back later.
+    Unavailable,
+    /// Nothing was written for want of space; settling goes on.
+    Full,
+    /// Damaged: stop.
+    Corrupt,
 }

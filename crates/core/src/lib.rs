@@ -9,6 +9,7 @@
 //! of a store, [`event`] what there is to tell, [`node`] the scheduler that ties them together.
 
 pub mod backoff;
+pub mod clock;
 pub mod decide;
 pub mod event;
 pub mod exchange;

@@ -1,4 +1,20 @@
 //! The `waystation` binary.
+
+mod cli;
 mod config;
+mod demo;
+mod flaky;
+mod http;
+mod supervise;
+mod telemetry;
 mod text;
-fn main() {}
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    cli::run().await
+}

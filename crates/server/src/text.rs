@@ -51,7 +51,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let duration = Duration::from_millis(millis);
     if duration > DURATION_MAX {
-        return Err(format!("is too long: {text:?}; at most \"3650d\" is allowed"));
+        return Err(format!(
+            "is too long: {text:?}; at most \"3650d\" is allowed"
+        ));
     }
     Ok(duration)
 }
@@ -95,7 +97,9 @@ pub(crate) fn parse_rate(text: &str) -> Result<Rate, String> {
     };
     let rate = f64::from(number) / seconds;
     if rate > RATE_MAX {
-        return Err(format!("is too fast: {text:?}; at most \"1000000/s\" is allowed"));
+        return Err(format!(
+            "is too fast: {text:?}; at most \"1000000/s\" is allowed"
+        ));
     }
     Rate::per_second(rate).ok_or_else(wrong)
 }
@@ -117,7 +121,9 @@ pub(crate) fn rate_text(rate: Rate) -> String {
 /// Says what is wrong with the text and how to write it.
 pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     let wrong = || {
-        format!("is no size: {text:?}; write a whole number with a unit, such as \"1MiB\" or \"64KiB\" (units: B KiB MiB)")
+        format!(
+            "is no size: {text:?}; write a whole number with a unit, such as \"1MiB\" or \"64KiB\" (units: B KiB MiB)"
+        )
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
@@ -130,7 +136,9 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     };
     let size = number.saturating_mul(factor);
     if !(1..=64 << 20).contains(&size) {
-        return Err(format!("is out of bounds: {text:?}; allowed are \"1B\" to \"64MiB\""));
+        return Err(format!(
+            "is out of bounds: {text:?}; allowed are \"1B\" to \"64MiB\""
+        ));
     }
     Ok(size)
 }
@@ -150,14 +158,23 @@ pub(crate) fn size_text(size: usize) -> String {
 /// # Errors
 /// Says what is wrong with the text and how to write it.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("is no time: {text:?}; write RFC 3339, such as \"2026-11-21T09:30:00Z\"");
+    let wrong =
+        || format!("is no time: {text:?}; write RFC 3339, such as \"2026-11-21T09:30:00Z\"");
     // jiff also takes zone annotations and other ISO forms, which RFC 3339 has not.
-    if text.len() > 40 || text.contains('[') || text.as_bytes().get(10).is_none_or(|&at| !b"Tt ".contains(&at)) {
+    if text.len() > 40
+        || text.contains('[')
+        || text
+            .as_bytes()
+            .get(10)
+            .is_none_or(|&at| !b"Tt ".contains(&at))
+    {
         return Err(wrong());
     }
     let time: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
     if !TIME_BOUNDS.contains(&time.as_second()) {
-        return Err(format!("is out of bounds: {text:?}; allowed are the years 2000 to 2199"));
+        return Err(format!(
+            "is out of bounds: {text:?}; allowed are the years 2000 to 2199"
+        ));
     }
     Ok(Timestamp::from_micros(time.as_microsecond()))
 }
@@ -171,7 +188,10 @@ pub(crate) fn time_text(time: Timestamp) -> String {
 }
 
 /// Gives the known word that is nearest to a mistyped one, if one is near enough to be meant.
-pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    typed: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     known
         .into_iter()
         .map(|word| (distance(typed, word), word))
@@ -189,7 +209,9 @@ fn distance(one: &str, two: &str) -> usize {
         let mut diagonal = std::mem::replace(&mut row[0], left);
         for (j, b) in two.iter().enumerate() {
             let above = row[j + 1];
-            left = (diagonal + usize::from(a != *b)).min(left + 1).min(above + 1);
+            left = (diagonal + usize::from(a != *b))
+                .min(left + 1)
+                .min(above + 1);
             diagonal = std::mem::replace(&mut row[j + 1], left);
         }
     }
@@ -212,9 +234,26 @@ mod tests {
             ("3650d", 315_360_000_000),
         ];
         for (text, millis) in good {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
         }
-        let bad = ["", "30", "s", "1.5s", "-1s", "30 s", "1m1h", "1s1s", "1w", "1h30", "３s", "99999999999999999999s"];
+        let bad = [
+            "",
+            "30",
+            "s",
+            "1.5s",
+            "-1s",
+            "30 s",
+            "1m1h",
+            "1s1s",
+            "1w",
+            "1h30",
+            "３s",
+            "99999999999999999999s",
+        ];
         for text in bad {
             let error = parse_duration(text).expect_err(text);
             assert!(error.contains("is no duration"), "{text}: {error}");
@@ -242,27 +281,56 @@ mod tests {
     #[test]
     fn bad_rates_sizes_and_times_are_refused() {
         for text in ["", "0/s", "200", "200/d", "-1/s", "1.5/s", "/s"] {
-            assert!(parse_rate(text).expect_err(text).contains("is no rate"), "{text}");
+            assert!(
+                parse_rate(text).expect_err(text).contains("is no rate"),
+                "{text}"
+            );
         }
-        assert!(parse_rate("1000001/s").expect_err("fast").contains("too fast"));
+        assert!(
+            parse_rate("1000001/s")
+                .expect_err("fast")
+                .contains("too fast")
+        );
         for text in ["", "1", "1MB", "MiB", "-1B"] {
-            assert!(parse_size(text).expect_err(text).contains("is no size"), "{text}");
+            assert!(
+                parse_size(text).expect_err(text).contains("is no size"),
+                "{text}"
+            );
         }
         for text in ["0B", "65MiB"] {
-            assert!(parse_size(text).expect_err(text).contains("out of bounds"), "{text}");
+            assert!(
+                parse_size(text).expect_err(text).contains("out of bounds"),
+                "{text}"
+            );
         }
-        for text in ["", "tomorrow", "2026-11-21", "2026-11-21T09:30:00", "2026-11-21T09:30:00+01:00[Europe/Berlin]", "20261121T093000Z"] {
-            assert!(parse_time(text).expect_err(text).contains("is no time"), "{text}");
+        for text in [
+            "",
+            "tomorrow",
+            "2026-11-21",
+            "2026-11-21T09:30:00",
+            "2026-11-21T09:30:00+01:00[Europe/Berlin]",
+            "20261121T093000Z",
+        ] {
+            assert!(
+                parse_time(text).expect_err(text).contains("is no time"),
+                "{text}"
+            );
         }
         for text in ["1999-12-31T23:59:59Z", "2200-01-01T00:00:00Z"] {
-            assert!(parse_time(text).expect_err(text).contains("out of bounds"), "{text}");
+            assert!(
+                parse_time(text).expect_err(text).contains("out of bounds"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn the_nearest_word_is_found_only_when_it_is_near() {
         assert_eq!(nearest("listn", ["listen", "slots"]), Some("listen"));
-        assert_eq!(nearest("concurency", ["concurrency", "rate"]), Some("concurrency"));
+        assert_eq!(
+            nearest("concurency", ["concurrency", "rate"]),
+            Some("concurrency")
+        );
         assert_eq!(nearest("banana", ["listen", "slots"]), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use waystation_core::exchange::Trouble;
+
 /// Why a store call gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -20,4 +22,31 @@ pub enum StoreError {
     /// What is stored is damaged, or a write could not be made durable: stop, do not retry.
     #[error("the store is corrupt: {0}")]
     Corrupt(Arc<str>),
+}
+
+impl StoreError {
+    /// What the scheduler must know of it.
+    #[must_use]
+    pub const fn trouble(&self) -> Trouble {
+        match self {
+            Self::Conflict(_) => Trouble::Conflict,
+            Self::Indeterminate(_) => Trouble::Indeterminate,
+            Self::Unavailable(_) => Trouble::Unavailable,
+            Self::Full(_) => Trouble::Full,
+            Self::Corrupt(_) => Trouble::Corrupt,
+        }
+    }
+
+    /// An error of which no more is known than what it means.
+    #[must_use]
+    pub fn of(trouble: Trouble) -> Self {
+        let unknown = || Arc::from("no details");
+        match trouble {
+            Trouble::Conflict => Self::Conflict(unknown()),
+            Trouble::Indeterminate => Self::Indeterminate(unknown()),
+            Trouble::Unavailable => Self::Unavailable(unknown()),
+            Trouble::Full => Self::Full(unknown()),
+            Trouble::Corrupt => Self::Corrupt(unknown()),
+        }
+    }
 }

@@ -8,6 +8,8 @@ mod admin;
 mod envelope;
 mod error;
 pub mod memory;
+mod open;
+mod rules;
 pub mod sqlite;
 
 #[cfg(feature = "conformance")]
@@ -44,6 +46,7 @@ pub use admin::StateCounts;
 pub use admin::View;
 pub use envelope::envelope;
 pub use error::StoreError;
+pub use open::open;
 
 /// The data plane: what the engine asks of a store.
 ///

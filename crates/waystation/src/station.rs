@@ -1,21 +1,70 @@
 //! A running engine: what an application or the server holds.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use waystation_core::exchange::{Delivery, EnqueueAnswer, Lease};
-use waystation_core::message::{Draft, State, WorkerName};
+use tokio::sync::{mpsc, oneshot, watch};
+use waystation_core::exchange::{Delivery, ENQUEUE_MAX, EnqueueAnswer, Lease};
+use waystation_core::message::{Draft, MessageId, NodeId, State, WorkerName};
 use waystation_core::name::{Kind, KindPattern, Queue};
+use waystation_core::node::{Input, Reply, Stop, Ticket, Wish};
 use waystation_core::outcome::{Finding, Outcome};
 use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
-use waystation_store::{AdminStore, StoreError};
+use waystation_store::{AdminStore, Store, StoreError};
+
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::outgoing::Outgoing;
+use crate::shell::{Answer, Ask, Pulse, Registry};
+use crate::supervise::Supervisor;
+use crate::world::{self, World};
+
+/// Submits that may wait for their commit at once; further ones are refused as overload.
+pub const SUBMITS_MAX: usize = 8_192;
+/// For how long a pull worker that asked counts as handling its kinds.
+const PULL_MEMORY: Duration = Duration::from_secs(60);
+/// How long the store may be silent before work counts as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// What is left after shutdown's patience to record what was handed back.
+const LAST_COMMIT: Duration = Duration::from_millis(1_500);
 
 /// A running engine on a store. Cheap to clone; the last clone does not stop it, [`Station::drain`]
 /// does.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Station {
-    store: Arc<dyn waystation_store::Store>,
+    inner: Arc<Inner>,
+}
+
+/// What a station is made of.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) world: Arc<dyn World>,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) registry: Registry,
+    pub(crate) node: NodeId,
+    pub(crate) tell: mpsc::UnboundedSender<Ask>,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) on_stop: watch::Receiver<Option<Stop>>,
+    pub(crate) supervisor: Supervisor,
+}
+
+struct Inner {
+    parts: Parts,
+    questions: AtomicU64,
+    submits: AtomicUsize,
+    /// What pull workers asked for lately.
+    pulled: Mutex<BTreeMap<KindPattern, Timestamp>>,
+}
+
+impl std::fmt::Debug for Station {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Station")
+            .field("node", &self.inner.parts.node)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why the engine did not do what was asked.
@@ -29,6 +78,14 @@ pub enum StationError {
     Overloaded {
         /// When trying again has a good chance.
         retry_after: Duration,
+    },
+    /// More was asked at once than the limit allows; nothing was written.
+    #[error("{asked} at once, at most {limit} are allowed")]
+    TooMany {
+        /// How many.
+        asked: usize,
+        /// How many may be.
+        limit: usize,
     },
     /// The store said no.
     #[error(transparent)]
@@ -82,13 +139,74 @@ pub enum Heartbeat {
 }
 
 impl Station {
+    /// Begins a station on the store of a URL: `sqlite://waystation.db`, `memory:`.
+    pub fn open(url: &str) -> Builder {
+        Builder::new(url)
+    }
+
+    /// Begins a station on a store that is open already.
+    pub fn on(store: Arc<dyn Store>) -> Builder {
+        Builder::on(store)
+    }
+
+    pub(crate) fn new(parts: Parts) -> Self {
+        let inner = Inner {
+            parts,
+            questions: AtomicU64::new(0),
+            submits: AtomicUsize::new(0),
+            pulled: Mutex::new(BTreeMap::new()),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Begins a message of a kind; [`Outgoing::send`] sends it.
+    pub fn message(&self, kind: &str) -> Outgoing<'_> {
+        Outgoing::new(self, kind)
+    }
+
+    /// Waits until a message is completed, dead or cancelled, and tells which. Ends that another
+    /// process records are seen within a second.
+    ///
+    /// # Errors
+    /// The store did not answer.
+    pub async fn finished(&self, id: MessageId) -> Result<State, Error> {
+        loop {
+            let told = self.inner.parts.pulse.waiters.wait(id);
+            let row = self.inner.parts.store.get(id, self.now()).await?;
+            match row.map(|row| row.record.state) {
+                Some(state) if state.is_end() => return Ok(state),
+                // Pruned: it has been at its end for long.
+                None => return Ok(State::Completed),
+                Some(_) => {}
+            }
+            tokio::select! {
+                biased;
+                state = told => if let Ok(state) = state { return Ok(state) },
+                () = world::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
     /// Stores drafts, all or none (at most 1,000). What it returns as stored is on disk. Dropping the
     /// future does not undo a commit under way.
     ///
     /// # Errors
     /// See [`StationError`]; an [`StoreError::Indeterminate`] may or may not have been stored.
     pub async fn submit(&self, drafts: Vec<Draft>) -> Result<EnqueueAnswer, StationError> {
-        unimplemented!("{drafts:?}")
+        if drafts.len() > ENQUEUE_MAX {
+            return Err(StationError::TooMany {
+                asked: drafts.len(),
+                limit: ENQUEUE_MAX,
+            });
+        }
+        let _counted = Counted::new(&self.inner.submits)?;
+        let (_, answer) = self.ask(|ticket| Input::Submit { ticket, drafts });
+        let Reply::Submitted(answer) = self.hear(answer.await)? else {
+            return Err(unexpected());
+        };
+        Ok(answer)
     }
 
     /// Leases messages to a pull worker; answers as soon as there is one, and empty after `wait`.
@@ -97,7 +215,37 @@ impl Station {
     /// # Errors
     /// See [`StationError`].
     pub async fn pull(&self, wish: Pull) -> Result<Vec<Delivery>, StationError> {
-        unimplemented!("{wish:?}")
+        let now = self.now();
+        {
+            let mut pulled = self
+                .inner
+                .pulled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            pulled.retain(|_, at| now.since(*at) < PULL_MEMORY);
+            for pattern in wish.kinds.iter() {
+                pulled.insert(pattern.clone(), now + wish.wait);
+            }
+        }
+        let wish = Wish {
+            kinds: wish.kinds,
+            queues: wish.queues,
+            room: wish.max.max(1),
+            lease: wish.lease,
+            until: now + wish.wait,
+            worker: wish.worker,
+        };
+        let (ticket, answer) = self.ask(|ticket| Input::Pull { ticket, wish });
+        let mut gone = Gone {
+            tell: &self.inner.parts.tell,
+            ticket: Some(ticket),
+        };
+        let answer = answer.await;
+        gone.ticket = None;
+        let Reply::Leased(deliveries) = self.hear(answer)? else {
+            return Err(unexpected());
+        };
+        Ok(deliveries)
     }
 
     /// Settles deliveries of pull workers, one answer each, in order. Safe to repeat.
@@ -105,10 +253,56 @@ impl Station {
     /// # Errors
     /// See [`StationError`].
     pub async fn report(&self, reports: Vec<Report>) -> Result<Vec<Reported>, StationError> {
-        unimplemented!("{reports:?}")
+        if reports.len() > ENQUEUE_MAX {
+            return Err(StationError::TooMany {
+                asked: reports.len(),
+                limit: ENQUEUE_MAX,
+            });
+        }
+        let of: Vec<(Lease, bool)> = reports
+            .iter()
+            .map(|report| (report.lease, report.outcome == Outcome::Completed))
+            .collect();
+        let words = reports
+            .into_iter()
+            .map(|report| (report.lease, report.outcome, report.finding));
+        let words = words.collect();
+        let (_, answer) = self.ask(|ticket| Input::Report {
+            ticket,
+            reports: words,
+        });
+        let Reply::Reported(states) = self.hear(answer.await)? else {
+            return Err(unexpected());
+        };
+        let mut reported = Vec::with_capacity(states.len());
+        for ((lease, completed), state) in of.into_iter().zip(states) {
+            let state = match state {
+                Some(state) => Some(state),
+                None => self.settled_before(lease, completed).await?,
+            };
+            reported.push(state.map_or(Reported::LeaseLost, Reported::Settled));
+        }
+        Ok(reported)
     }
 
-    /// Makes a pull worker's lease end `lease` from now.
+    /// A report may be the repetition of one whose answer was lost: then the message is no longer
+    /// leased, and still carries the fence under which it was.
+    async fn settled_before(
+        &self,
+        lease: Lease,
+        completed: bool,
+    ) -> Result<Option<State>, StationError> {
+        let row = self.inner.parts.store.get(lease.id, self.now()).await?;
+        let record = row
+            .map(|row| row.record)
+            .filter(|record| record.fence == lease.fence);
+        let state = record
+            .map(|record| record.state)
+            .filter(|state| *state != State::Leased);
+        Ok(state.filter(|state| (*state == State::Completed) == completed))
+    }
+
+    /// Makes a pull worker's lease end `length` from now.
     ///
     /// # Errors
     /// See [`StationError`].
@@ -117,43 +311,192 @@ impl Station {
         lease: Lease,
         length: Duration,
     ) -> Result<Heartbeat, StationError> {
-        unimplemented!("{lease:?} {length:?}")
+        let (_, answer) = self.ask(|ticket| Input::Heartbeat {
+            ticket,
+            lease,
+            length,
+        });
+        let Reply::Extended(until) = self.hear(answer.await)? else {
+            return Err(unexpected());
+        };
+        Ok(until.map_or(Heartbeat::LeaseLost, Heartbeat::Until))
     }
 
     /// Gives the control plane. Writes through it wake the engine by themselves.
     #[must_use]
     pub fn admin(&self) -> Arc<dyn AdminStore> {
-        Arc::clone(&self.store) as Arc<dyn AdminStore>
+        Arc::clone(&self.inner.parts.store) as Arc<dyn AdminStore>
     }
 
     /// Gives what is configured.
     #[must_use]
     pub fn policies(&self) -> Arc<Policies> {
-        unimplemented!()
+        Arc::clone(&self.inner.parts.policies)
     }
 
     /// Gives the engine's time: the wall clock, except that it never goes backwards.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        unimplemented!()
+        self.inner.parts.world.now()
     }
 
     /// Tells whether somebody handles a kind: a handler of this process, or a pull worker that asked
     /// for it in the last minute.
     #[must_use]
     pub fn handles(&self, kind: &Kind) -> bool {
-        unimplemented!("{kind}")
+        if self.inner.parts.registry.get(kind).is_some() {
+            return true;
+        }
+        let now = self.now();
+        let pulled = self
+            .inner
+            .pulled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        pulled
+            .iter()
+            .any(|(pattern, at)| pattern.matches(kind) && now.since(*at) < PULL_MEMORY)
     }
 
     /// Tells whether work moves: none, or what is stuck, for `/readyz`.
     #[must_use]
     pub fn stuck(&self) -> Option<String> {
-        unimplemented!()
+        let pulse = &self.inner.parts.pulse;
+        let now = self.now();
+        if pulse.corrupt.load(Ordering::Relaxed) {
+            return Some("the store is corrupt; nothing is accepted or started".to_owned());
+        }
+        if self.inner.parts.on_stop.borrow().is_some() {
+            return Some("the engine has stopped".to_owned());
+        }
+        let since = pulse.troubled_since.load(Ordering::Relaxed);
+        if since != 0 {
+            let silent = now.since(Timestamp::from_micros(since));
+            return Some(format!(
+                "the store has not answered for {} s",
+                silent.as_secs()
+            ));
+        }
+        // The loop wakes at least every five seconds, to look for lost leases.
+        let beat_at = Timestamp::from_micros(pulse.beat_at.load(Ordering::Relaxed));
+        let silent = now.since(beat_at);
+        (silent > STUCK_AFTER)
+            .then(|| format!("the scheduler has not moved for {} s", silent.as_secs()))
+    }
+
+    /// Waits until the engine has stopped: after a drain, or because its store is corrupt (then true).
+    pub async fn stopped(&self) -> bool {
+        let mut on_stop = self.inner.parts.on_stop.clone();
+        let stop = on_stop.wait_for(Option::is_some).await.map(|stop| *stop);
+        matches!(stop, Ok(Some(Stop::Corrupt)))
     }
 
     /// Stops taking work, lets running handlers finish for `grace`, hands back the rest without
-    /// counting an attempt, and leaves the store. Gives how many were handed back.
+    /// counting an attempt, and leaves the store. Returns within `grace` and two seconds. Gives how
+    /// many handlers had to be cut off.
     pub async fn drain(&self, grace: Duration) -> u32 {
-        unimplemented!("{grace:?}")
+        self.tell(Input::Drain);
+        let stopped = self.stopped();
+        tokio::pin!(stopped);
+        let in_time = tokio::select! {
+            biased;
+            _ = &mut stopped => true,
+            () = world::sleep(grace) => false,
+        };
+        let mut cut_off = 0;
+        if !in_time {
+            cut_off = u32::try_from(self.inner.parts.supervisor.running()).unwrap_or(u32::MAX);
+            self.tell(Input::PatienceOver);
+            tokio::select! {
+                biased;
+                _ = &mut stopped => {}
+                () = world::sleep(LAST_COMMIT) => {}
+            }
+        }
+        // A store that does not answer any more finds out by the lease's end.
+        let leave = self
+            .inner
+            .parts
+            .store
+            .leave(self.inner.parts.node, self.now());
+        tokio::select! {
+            biased;
+            left = leave => drop(left),
+            () = world::sleep(LAST_COMMIT / 3) => {}
+        }
+        cut_off
     }
+
+    fn tell(&self, input: Input) {
+        // A loop that has stopped has nothing left to be told.
+        drop(self.inner.parts.tell.send(Ask::Tell(input)));
+    }
+
+    fn ask(&self, question: impl FnOnce(Ticket) -> Input) -> (Ticket, oneshot::Receiver<Answer>) {
+        let ticket = Ticket::of_asker(self.inner.questions.fetch_add(1, Ordering::Relaxed));
+        let (tell, answer) = oneshot::channel();
+        // If the loop has stopped, the answer's other end is dropped with the question.
+        drop(
+            self.inner
+                .parts
+                .tell
+                .send(Ask::Question(ticket, question(ticket), tell)),
+        );
+        (ticket, answer)
+    }
+
+    fn hear(
+        &self,
+        answer: Result<Answer, oneshot::error::RecvError>,
+    ) -> Result<Reply, StationError> {
+        match answer {
+            Ok(Answer::Reply(Reply::ShuttingDown)) => Err(StationError::ShuttingDown),
+            Ok(Answer::Reply(reply)) => Ok(reply),
+            Ok(Answer::Store(error)) => Err(StationError::Store(error)),
+            Err(_) if self.inner.parts.pulse.corrupt.load(Ordering::Relaxed) => Err(
+                StationError::Store(StoreError::Corrupt("the engine has stopped".into())),
+            ),
+            Err(_) => Err(StationError::ShuttingDown),
+        }
+    }
+}
+
+/// Counts a submit while it waits.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Result<Self, StationError> {
+        if count.fetch_add(1, Ordering::Relaxed) >= SUBMITS_MAX {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return Err(StationError::Overloaded {
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        Ok(Self(count))
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells the scheduler when a pull's future is dropped before its answer.
+struct Gone<'a> {
+    tell: &'a mpsc::UnboundedSender<Ask>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            drop(self.tell.send(Ask::Tell(Input::PullGone { ticket })));
+        }
+    }
+}
+
+fn unexpected() -> StationError {
+    debug_assert!(false, "an answer to another question");
+    StationError::ShuttingDown
 }

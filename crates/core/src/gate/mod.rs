@@ -1,15 +1,39 @@
 //! Gates: one row each that answers "may work start here now, and how fast".
 //!
 //! A lane asks three gates: its queue's, its destination's, its operation's. A store reads the rows
-//! in the claim's own transaction, asks [`permit`], and writes back what [`Gate::start`] changed; in
-//! the settling transaction it folds the evidence, once per gate, with [`fold`].
+//! in the claim's own transaction, asks [`GateSet::permit`], and writes back what
+//! [`GateSet::start`] changed; in the settling transaction it folds the evidence, once per gate, with
+//! [`GateSet::fold`].
+//!
+//! ```text
+//! claim:   load rows ─▶ permit ─▶ start, begin_probe ─▶ take_changed ─▶ write rows
+//! settle:  load rows ─▶ fold ──────────────────────────▶ take_changed ─▶ write rows
+//! time:    load rows ─▶ tick ──────────────────────────▶ take_changed ─▶ write rows
+//! ```
 
-use std::collections::BTreeMap;
+mod bucket;
+mod circuit;
+mod clock;
+mod codec;
+mod evidence;
+mod permit;
+mod ramp;
+mod set;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::exchange::{Evidence, ProbeToken};
+use self::bucket::Bucket;
+use self::circuit::{Asked, Circuit};
+use self::clock::Clock;
+use self::evidence::Tally;
+use self::ramp::{Climb, Traffic};
+use crate::exchange::ProbeToken;
 use crate::message::Epoch;
-use crate::name::{GateKey, Lane};
+use crate::name::GateKey;
 use crate::policy::{GatePolicy, Policies};
 use crate::time::{Roll, Timestamp};
 
@@ -106,37 +130,98 @@ pub struct GateChange {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Gate {
     key: GateKey,
+    epoch: Epoch,
+    mode: Mode,
+    circuit: Circuit,
+    since: Timestamp,
+    /// Why the circuit is in its state; none while it is simply closed.
+    reason: Option<Arc<str>>,
+    paused_until: Option<Timestamp>,
+    clock: Clock,
+    /// None while nothing was spent: full.
+    bucket: Option<Bucket>,
+    /// While ramping, and after a silence.
+    climb: Option<Climb>,
+    tally: Tally,
+    traffic: Traffic,
+    /// The latest probe's fence; one that has told its result is used up.
+    probe: ProbeToken,
+    outage_successes: u32,
+    last_success_at: Option<Timestamp>,
+    refunds: Vec<RefundDue>,
 }
 
 impl Gate {
     /// Opens a gate that nothing is known of yet: closed circuit, epoch 0.
     #[must_use]
     pub fn new(key: GateKey, now: Timestamp) -> Self {
-        unimplemented!("{key} {now:?}")
+        Self {
+            key,
+            epoch: Epoch::default(),
+            mode: Mode::Auto,
+            circuit: Circuit::Closed,
+            since: now,
+            reason: None,
+            paused_until: None,
+            clock: Clock::default(),
+            bucket: None,
+            climb: None,
+            tally: Tally::default(),
+            traffic: Traffic::default(),
+            probe: ProbeToken::default(),
+            outage_successes: 0,
+            last_success_at: None,
+            refunds: Vec::new(),
+        }
     }
 
-    /// Writes the row's bytes, with a format number in front.
+    /// Gives whose it is.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        unimplemented!()
+    pub const fn key(&self) -> &GateKey {
+        &self.key
     }
 
-    /// Reads the row's bytes; none if they are damaged or of a newer format.
+    /// Gives its epoch.
     #[must_use]
-    pub fn decode(key: GateKey, bytes: &[u8]) -> Option<Self> {
-        unimplemented!("{key} {bytes:?}")
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Gives what `decide` needs.
     #[must_use]
     pub fn view(&self) -> GateView {
-        unimplemented!()
+        GateView {
+            key: self.key.clone(),
+            state: self.state(),
+            mode: self.mode,
+            epoch: self.epoch,
+            since: self.since,
+            outage_successes: self.outage_successes,
+            last_success_at: self.last_success_at,
+            not_before: self.clock.not_before,
+        }
     }
 
     /// Gives what people need.
     #[must_use]
     pub fn status(&self, policy: &GatePolicy, now: Timestamp) -> GateStatus {
-        unimplemented!("{policy:?} {now:?}")
+        let (window_calls, window_failures) = self.tally.window(now);
+        let ramp = policy.circuit.as_ref().map(|circuit| circuit.ramp);
+        GateStatus {
+            view: self.view(),
+            reason: self.reason.as_deref().unwrap_or_default().to_owned(),
+            failures: self.tally.run,
+            window_calls,
+            window_failures,
+            next_probe_at: match self.asked(now) {
+                Asked::Probe(at) => Some(self.clock.ahead(now).map_or(at, |clock| clock.max(at))),
+                Asked::Passes | Asked::Probing(_) | Asked::Held => None,
+            },
+            ramp: self
+                .climb
+                .map(|climb| (climb.rate(ramp.unwrap_or_default(), now), climb.of)),
+            paused_until: self.paused_until.filter(|&until| until > now),
+        }
     }
 }
 
@@ -155,7 +240,8 @@ pub struct GateStatus {
     pub window_failures: u32,
     /// When the next probe goes out, if the circuit is open.
     pub next_probe_at: Option<Timestamp>,
-    /// The ramp's present rate and the last closed rate, in starts a second, if it is ramping.
+    /// The present rate and the last closed rate, in starts a second, while traffic climbs: in a ramp,
+    /// or after a silence that the destination asked for.
     pub ramp: Option<(f64, f64)>,
     /// Until when people paused it; [`Timestamp::NEVER`] for until resumed.
     pub paused_until: Option<Timestamp>,
@@ -241,108 +327,8 @@ pub trait Population: std::fmt::Debug {
 #[derive(Clone, Debug, Default)]
 pub struct GateSet {
     gates: BTreeMap<GateKey, Gate>,
-}
-
-impl GateSet {
-    /// Puts a row in as read from the store (not as a change).
-    pub fn load(&mut self, gate: Gate) {
-        unimplemented!("{gate:?}")
-    }
-
-    /// Gives a gate, if it is there.
-    #[must_use]
-    pub fn get(&self, key: &GateKey) -> Option<&Gate> {
-        self.gates.get(key)
-    }
-
-    /// Gives all gates.
-    pub fn iter(&self) -> impl Iterator<Item = &Gate> {
-        self.gates.values()
-    }
-
-    /// Gives the views of a lane's destination and, where they differ, operation.
-    #[must_use]
-    pub fn views(&self, lane: &Lane) -> Vec<GateView> {
-        unimplemented!("{lane}")
-    }
-
-    /// Takes the rows that were changed since the last call, to be written in this transaction.
-    pub fn take_changed(&mut self) -> Vec<Gate> {
-        unimplemented!()
-    }
-
-    /// Answers whether a lane may start work now. `leased` gives the leases through a gate.
-    pub fn permit(
-        &self,
-        lane: &Lane,
-        policies: &Policies,
-        leased: &dyn Fn(&GateKey) -> u32,
-        now: Timestamp,
-    ) -> Permit {
-        unimplemented!("{lane} {policies:?} {} {now:?}", leased(&lane.queue_gate()))
-    }
-
-    /// Writes down that `count` deliveries of a lane start now: spends rate and ramp. Makes rows for
-    /// gates that have none.
-    pub fn start(&mut self, lane: &Lane, count: u32, policies: &Policies, now: Timestamp) {
-        unimplemented!("{lane} {count} {policies:?} {now:?}")
-    }
-
-    /// Begins a probe of these circuits, which must be open and due: each is half open until it is
-    /// settled or `until` passes.
-    pub fn begin_probe(
-        &mut self,
-        gates: &[GateKey],
-        until: Timestamp,
-        now: Timestamp,
-    ) -> (Vec<(GateKey, ProbeToken)>, Vec<GateChange>) {
-        unimplemented!("{gates:?} {until:?} {now:?}")
-    }
-
-    /// Folds the evidence of one transaction, once per gate, in order; opens a destination whose
-    /// operations say so. Evidence of an older epoch, or with an old probe token, moves nothing.
-    pub fn fold(&mut self, evidence: &[Evidence], cx: FoldContext<'_>) -> Vec<GateChange> {
-        unimplemented!("{evidence:?} {cx:?}")
-    }
-
-    /// Carries out what a person asked; none if it changes nothing.
-    pub fn order(
-        &mut self,
-        key: &GateKey,
-        order: GateOrder,
-        policies: &Policies,
-        now: Timestamp,
-    ) -> Option<GateChange> {
-        unimplemented!("{key} {order:?} {policies:?} {now:?}")
-    }
-
-    /// Moves on what time alone moves: a ramp that is over closes, a probe whose lease ended is open
-    /// again. `waiting` tells whether a gate has due messages.
-    pub fn tick(
-        &mut self,
-        policies: &Policies,
-        waiting: &dyn Fn(&GateKey) -> bool,
-        now: Timestamp,
-    ) -> Vec<GateChange> {
-        unimplemented!("{policies:?} {} {now:?}", self.gates.keys().any(waiting))
-    }
-
-    /// When [`GateSet::tick`] has something to do next, or a permit may change by time alone.
-    #[must_use]
-    pub fn next_at(&self, policies: &Policies, now: Timestamp) -> Option<Timestamp> {
-        unimplemented!("{policies:?} {now:?}")
-    }
-
-    /// The refunds that trips still owe.
-    #[must_use]
-    pub fn refunds_due(&self) -> Vec<RefundDue> {
-        unimplemented!()
-    }
-
-    /// Writes down that a trip owes no refund any more.
-    pub fn refund_done(&mut self, gate: &GateKey, outage: Epoch) {
-        unimplemented!("{gate} {outage:?}")
-    }
+    changed: BTreeSet<GateKey>,
+    throttled_long: Vec<GateKey>,
 }
 
 /// How long a probe may take before another may be sent.

@@ -31,8 +31,14 @@ impl Problem {
             .path
             .iter()
             .map(|key| {
-                let bare = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-                if bare { key.clone() } else { format!("{key:?}") }
+                let bare = key
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+                if bare {
+                    key.clone()
+                } else {
+                    format!("{key:?}")
+                }
             })
             .collect();
         let what = format!("{} {}", keys.join("."), self.detail);
@@ -45,7 +51,11 @@ impl Problem {
         let column = before.rsplit('\n').next().unwrap_or("").chars().count();
         let number = (line + 1).to_string();
         let gutter = " ".repeat(number.len());
-        let carets = "^".repeat(text.get(span).map_or(1, |it| it.lines().next().unwrap_or("").chars().count()).max(1));
+        let carets = "^".repeat(
+            text.get(span)
+                .map_or(1, |it| it.lines().next().unwrap_or("").chars().count())
+                .max(1),
+        );
         format!(
             "{file}: error at line {number}, column {}\n{gutter} |\n{number} | {content}\n{gutter} | {}{carets}\n{what}",
             column + 1,
@@ -93,7 +103,10 @@ fn check_server(server: &Server, problems: &mut Vec<Problem>) {
         ));
     }
     if server.token.is_some() && server.token_file.is_some() {
-        problems.push(Problem::new(&["server", "token_file"], "is given beside server.token; give one of them"));
+        problems.push(Problem::new(
+            &["server", "token_file"],
+            "is given beside server.token; give one of them",
+        ));
     }
     if server.hosts.len() > 64 {
         problems.push(Problem::new(&["server", "hosts"], "has more than 64 names"));
@@ -101,7 +114,9 @@ fn check_server(server: &Server, problems: &mut Vec<Problem>) {
     for host in &server.hosts {
         let good = !host.is_empty()
             && host.len() <= 253
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if !good {
             problems.push(Problem::new(
                 &["server", "hosts"],
@@ -109,17 +124,50 @@ fn check_server(server: &Server, problems: &mut Vec<Problem>) {
             ));
         }
     }
-    within(problems, &["server", "slots"], Some(server.slots), 1, 65_536);
-    within(problems, &["server", "connections_max"], Some(server.connections_max), 1, 65_536);
-    for (key, length) in [("header_timeout", server.header_timeout), ("body_timeout", server.body_timeout)] {
-        lasts(problems, &["server", key], Some(length), Duration::from_millis(1), Duration::from_secs(30));
+    within(
+        problems,
+        &["server", "slots"],
+        Some(server.slots),
+        1,
+        65_536,
+    );
+    within(
+        problems,
+        &["server", "connections_max"],
+        Some(server.connections_max),
+        1,
+        65_536,
+    );
+    for (key, length) in [
+        ("header_timeout", server.header_timeout),
+        ("body_timeout", server.body_timeout),
+    ] {
+        lasts(
+            problems,
+            &["server", key],
+            Some(length),
+            Duration::from_millis(1),
+            Duration::from_secs(30),
+        );
     }
 }
 
 fn check_queue(name: &str, queue: &Queue, problems: &mut Vec<Problem>) {
     named(problems, &["queues", name], name);
-    within(problems, &["queues", name, "concurrency"], queue.concurrency, 1, 65_536);
-    within(problems, &["queues", name, "dead_budget"], queue.dead_budget, 1, 1_000_000);
+    within(
+        problems,
+        &["queues", name, "concurrency"],
+        queue.concurrency,
+        1,
+        65_536,
+    );
+    within(
+        problems,
+        &["queues", name, "dead_budget"],
+        queue.dead_budget,
+        1,
+        1_000_000,
+    );
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -134,28 +182,55 @@ fn check_destination(name: &str, destination: &Destination, problems: &mut Vec<P
     }
     if let Some(health) = &destination.health {
         if destination.url.is_none() {
-            problems.push(Problem::new(&["destinations", name, "health"], format!("needs destinations.{name}.url")));
+            problems.push(Problem::new(
+                &["destinations", name, "health"],
+                format!("needs destinations.{name}.url"),
+            ));
         }
         if let Err(error) = check_path(health) {
             problems.push(Problem::new(&["destinations", name, "health"], error));
         }
     }
     if destination.headers.len() > 32 {
-        problems.push(Problem::new(&["destinations", name, "headers"], "has more than 32 headers"));
+        problems.push(Problem::new(
+            &["destinations", name, "headers"],
+            "has more than 32 headers",
+        ));
     }
     for header in destination.headers.keys() {
         if let Err(error) = check_header(header) {
-            problems.push(Problem::new(&["destinations", name, "headers", header], error));
+            problems.push(Problem::new(
+                &["destinations", name, "headers", header],
+                error,
+            ));
         }
     }
-    within(problems, &["destinations", name, "concurrency"], destination.concurrency, 1, 65_536);
+    within(
+        problems,
+        &["destinations", name, "concurrency"],
+        destination.concurrency,
+        1,
+        65_536,
+    );
     let timeout = &destination.timeout;
     for (key, length) in [("connect", timeout.connect), ("request", timeout.request)] {
         let path = ["destinations", name, "timeout", key];
-        lasts(problems, &path, Some(length), Duration::from_millis(1), HOUR);
+        lasts(
+            problems,
+            &path,
+            Some(length),
+            Duration::from_millis(1),
+            HOUR,
+        );
     }
     let path = ["destinations", name, "retry_after_max"];
-    lasts(problems, &path, destination.retry_after_max, Duration::from_secs(1), HOUR * 24);
+    lasts(
+        problems,
+        &path,
+        destination.retry_after_max,
+        Duration::from_secs(1),
+        HOUR * 24,
+    );
     check_circuit(problems, &at, &destination.circuit);
 }
 
@@ -164,15 +239,42 @@ fn check_circuit(problems: &mut Vec<Problem>, at: &[&str], circuit: &Circuit) {
     if let Some(rate) = circuit.failure_rate
         && !(0.0..=1.0).contains(&rate)
     {
-        problems.push(Problem::new(&path("failure_rate"), format!("is {rate}; allowed is a share from 0 (off) to 1")));
+        problems.push(Problem::new(
+            &path("failure_rate"),
+            format!("is {rate}; allowed is a share from 0 (off) to 1"),
+        ));
     }
-    within(problems, &path("consecutive"), circuit.consecutive, 0, 1_000_000);
+    within(
+        problems,
+        &path("consecutive"),
+        circuit.consecutive,
+        0,
+        1_000_000,
+    );
     within(problems, &path("minimum"), circuit.minimum, 1, 1_000_000);
     within(problems, &path("count"), circuit.count, 0, 1_000_000);
-    lasts(problems, &path("window"), circuit.window, Duration::from_millis(100), HOUR);
+    lasts(
+        problems,
+        &path("window"),
+        circuit.window,
+        Duration::from_millis(100),
+        HOUR,
+    );
     lasts(problems, &path("slow"), circuit.slow, Duration::ZERO, HOUR);
-    lasts(problems, &path("open_for"), circuit.open_for, Duration::from_millis(10), HOUR * 24);
-    lasts(problems, &path("ramp"), circuit.ramp, Duration::from_millis(10), HOUR * 24);
+    lasts(
+        problems,
+        &path("open_for"),
+        circuit.open_for,
+        Duration::from_millis(10),
+        HOUR * 24,
+    );
+    lasts(
+        problems,
+        &path("ramp"),
+        circuit.ramp,
+        Duration::from_millis(10),
+        HOUR * 24,
+    );
 }
 
 fn check_kind(name: &str, kind: &Kind, config: &Config, problems: &mut Vec<Problem>) {
@@ -195,25 +297,53 @@ fn check_kind(name: &str, kind: &Kind, config: &Config, problems: &mut Vec<Probl
     }
     if let Some(path) = &kind.path {
         let destination = kind.destination.as_deref().unwrap_or(name);
-        if config.destinations.get(destination).is_none_or(|it| it.url.is_none()) {
-            problems.push(Problem::new(&at("path"), format!("needs destinations.{destination}.url")));
+        if config
+            .destinations
+            .get(destination)
+            .is_none_or(|it| it.url.is_none())
+        {
+            problems.push(Problem::new(
+                &at("path"),
+                format!("needs destinations.{destination}.url"),
+            ));
         }
         if let Err(error) = check_path(path) {
             problems.push(Problem::new(&at("path"), error));
         }
     }
     for status in kind.outcomes.keys() {
-        if !status.parse::<u16>().is_ok_and(|status| (100..600).contains(&status)) {
+        if !status
+            .parse::<u16>()
+            .is_ok_and(|status| (200..600).contains(&status))
+        {
             problems.push(Problem::new(
                 &["kinds", name, "outcomes", status],
-                "is no HTTP status; allowed are 100 to 599",
+                "is no status of an answer; allowed are 200 to 599",
             ));
         }
     }
-    lasts(problems, &at("attempt_timeout"), kind.attempt_timeout, Duration::from_millis(1), HOUR * 24);
-    lasts(problems, &at("give_up_after"), kind.give_up_after, Duration::from_secs(1), HOUR * 24 * 3_650);
+    lasts(
+        problems,
+        &at("attempt_timeout"),
+        kind.attempt_timeout,
+        Duration::from_millis(1),
+        HOUR * 24,
+    );
+    lasts(
+        problems,
+        &at("give_up_after"),
+        kind.give_up_after,
+        Duration::from_secs(1),
+        HOUR * 24 * 3_650,
+    );
     within(problems, &at("max_attempts"), kind.max_attempts, 1, 100);
-    within(problems, &at("terminal_retries"), kind.terminal_retries, 0, 100);
+    within(
+        problems,
+        &at("terminal_retries"),
+        kind.terminal_retries,
+        0,
+        100,
+    );
     check_backoff(name, &kind.backoff, problems);
     if let Some(circuit) = &kind.circuit {
         check_circuit(problems, &["kinds", name], circuit);
@@ -236,20 +366,32 @@ fn check_backoff(name: &str, backoff: &Backoff, problems: &mut Vec<Problem>) {
         ));
     }
     if backoff.factor.is_some() && backoff.exponential.is_none() {
-        problems.push(Problem::new(&at("factor"), "is for exponential alone; add exponential = \"1s\" or leave it out"));
+        problems.push(Problem::new(
+            &at("factor"),
+            "is for exponential alone; add exponential = \"1s\" or leave it out",
+        ));
     }
     if let Some(factor) = backoff.factor
         && !(1.0..=100.0).contains(&factor)
     {
-        problems.push(Problem::new(&at("factor"), format!("is {factor}; allowed are 1 to 100")));
+        problems.push(Problem::new(
+            &at("factor"),
+            format!("is {factor}; allowed are 1 to 100"),
+        ));
     }
     if backoff.max.is_some() && backoff.linear.is_none() && backoff.exponential.is_none() {
-        problems.push(Problem::new(&at("max"), "is for linear and exponential alone; leave it out"));
+        problems.push(Problem::new(
+            &at("max"),
+            "is for linear and exponential alone; leave it out",
+        ));
     }
     if let Some(random) = &backoff.random {
         let good = matches!(random.as_slice(), [least, most] if least.0 <= most.0);
         if !good {
-            problems.push(Problem::new(&at("random"), "must be two durations, the shorter first, such as [\"1s\", \"30s\"]"));
+            problems.push(Problem::new(
+                &at("random"),
+                "must be two durations, the shorter first, such as [\"1s\", \"30s\"]",
+            ));
         }
     }
     if let Some(schedule) = &backoff.schedule
@@ -273,25 +415,43 @@ fn within(problems: &mut Vec<Problem>, path: &[&str], value: Option<u32>, least:
     if let Some(value) = value
         && !(least..=most).contains(&value)
     {
-        problems.push(Problem::new(path, format!("is {value}; allowed are {least} to {most}")));
+        problems.push(Problem::new(
+            path,
+            format!("is {value}; allowed are {least} to {most}"),
+        ));
     }
 }
 
-fn lasts(problems: &mut Vec<Problem>, path: &[&str], value: Option<Length>, least: Duration, most: Duration) {
+fn lasts(
+    problems: &mut Vec<Problem>,
+    path: &[&str],
+    value: Option<Length>,
+    least: Duration,
+    most: Duration,
+) {
     if let Some(Length(value)) = value
         && !(least..=most).contains(&value)
     {
         let text = crate::text::duration_text;
         problems.push(Problem::new(
             path,
-            format!("is {:?}; allowed are {:?} to {:?}", text(value), text(least), text(most)),
+            format!(
+                "is {:?}; allowed are {:?} to {:?}",
+                text(value),
+                text(least),
+                text(most)
+            ),
         ));
     }
 }
 
 /// Takes an absolute http or https URL without credentials, query and fragment.
 pub(super) fn check_url(url: &str) -> Result<Uri, String> {
-    let wrong = |why: &str| Err(format!("is no URL of a destination: {why}; write one such as \"http://127.0.0.1:9000\""));
+    let wrong = |why: &str| {
+        Err(format!(
+            "is no URL of a destination: {why}; write one such as \"http://127.0.0.1:9000\""
+        ))
+    };
     let Ok(uri) = url.parse::<Uri>() else {
         return wrong("it cannot be read");
     };
@@ -301,7 +461,9 @@ pub(super) fn check_url(url: &str) -> Result<Uri, String> {
     match uri.authority() {
         None => return wrong("it has no host"),
         Some(authority) if authority.as_str().contains('@') => {
-            return wrong("it has credentials, which belong in headers = { Authorization = { env = \"NAME\" } }");
+            return wrong(
+                "it has credentials, which belong in headers = { Authorization = { env = \"NAME\" } }",
+            );
         }
         Some(authority) if authority.host().is_empty() => return wrong("it has no host"),
         Some(_) => {}
@@ -313,7 +475,10 @@ pub(super) fn check_url(url: &str) -> Result<Uri, String> {
 }
 
 fn check_path(path: &str) -> Result<(), String> {
-    let good = path.starts_with('/') && path.parse::<Uri>().is_ok_and(|uri| uri.authority().is_none());
+    let good = path.starts_with('/')
+        && path
+            .parse::<Uri>()
+            .is_ok_and(|uri| uri.authority().is_none());
     if good && !path.starts_with("//") && !path.contains('#') {
         Ok(())
     } else {
@@ -323,18 +488,32 @@ fn check_path(path: &str) -> Result<(), String> {
 
 /// Headers that the protocol sets itself.
 const OUR_HEADERS: [&str; 9] = [
-    "content-type", "content-length", "host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "idempotency-key",
+    "content-type",
+    "content-length",
+    "host",
+    "connection",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "idempotency-key",
 ];
 
 /// Tells whether a header may be set by a destination or a message.
 pub(crate) fn check_header(name: &str) -> Result<(), String> {
     let lower = name.to_ascii_lowercase();
     if name.len() > 128 || HeaderName::from_bytes(name.as_bytes()).is_err() {
-        return Err(format!("is no header name: {name:?}; write a token of at most 128 characters such as \"x-tenant\""));
+        return Err(format!(
+            "is no header name: {name:?}; write a token of at most 128 characters such as \"x-tenant\""
+        ));
     }
-    let ours = OUR_HEADERS.contains(&lower.as_str()) || lower.starts_with("waystation-") || lower.starts_with("webhook-");
+    let ours = OUR_HEADERS.contains(&lower.as_str())
+        || lower.starts_with("waystation-")
+        || lower.starts_with("webhook-");
     if ours {
-        return Err(format!("is set by the handler protocol itself: {name:?}; choose another name"));
+        return Err(format!(
+            "is set by the handler protocol itself: {name:?}; choose another name"
+        ));
     }
     Ok(())
 }

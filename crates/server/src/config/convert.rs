@@ -1,11 +1,11 @@
 //! A checked configuration as what the engine, the handlers and the API need.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use waystation::http::{Endpoint, Override, SecretValue};
 use waystation_core::backoff::{Backoff, Curve, Jitter};
 use waystation_core::name::{Destination, Kind, KindPattern, NameError, Queue};
 use waystation_core::policy::{
@@ -13,9 +13,10 @@ use waystation_core::policy::{
 };
 
 use super::check::{Problem, check_header_value, check_url};
+use super::sections::OutcomeWord;
 use super::sections::{self, Config};
 use super::values::Length;
-use super::{LogFormat, LogLevel, OutcomeWord, Surroundings};
+use super::{LogFormat, LogLevel, Surroundings};
 
 /// Where messages are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,29 +27,17 @@ pub(crate) enum StoreChoice {
     Memory,
 }
 
-/// An HTTP endpoint that handles kinds.
+/// Kinds that HTTP endpoints handle.
 #[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
+pub(crate) struct Route {
     /// Which kinds.
     pub(crate) kinds: KindPattern,
-    /// The destination that its URL belongs to.
-    pub(crate) destination: String,
-    /// Where messages are sent.
-    pub(crate) url: String,
-    /// Where its health is asked.
-    pub(crate) health_url: Option<String>,
-    /// The destination's own headers.
-    pub(crate) headers: Vec<(String, SecretString)>,
-    /// Signs each call.
-    pub(crate) secret: Option<SecretString>,
-    /// Until the connection stands.
-    pub(crate) connect_timeout: Duration,
-    /// Until the answer is there.
-    pub(crate) request_timeout: Duration,
-    /// Lets its name resolve to a private address.
-    pub(crate) allow_private: bool,
-    /// What a status means.
-    pub(crate) outcomes: BTreeMap<u16, OutcomeWord>,
+    /// Their own destination.
+    pub(crate) destination: Destination,
+    /// Where their messages are posted.
+    pub(crate) endpoint: Endpoint,
+    /// The same of other destinations, for messages that name one.
+    pub(crate) others: Vec<(Destination, Endpoint)>,
 }
 
 /// Everything that was configured, ready for use.
@@ -79,21 +68,29 @@ pub(crate) struct Settings {
     /// What the engine does.
     pub(crate) policies: Policies,
     /// Who handles what over HTTP.
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) routes: Vec<Route>,
 }
 
 /// Adds a short form: a kind or pattern and the URL that handles it. Its destination is named after
 /// the URL's host and port, so that kinds of one host share its circuit.
 pub(super) fn add_handler(config: &mut Config, text: &str) -> Result<(), String> {
-    let (kind, url) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} has no `=`; write kind=url, such as 'email.*=http://127.0.0.1:9000/email'"))?;
+    let (kind, url) = text.split_once('=').ok_or_else(|| {
+        format!(
+            "{text:?} has no `=`; write kind=url, such as 'email.*=http://127.0.0.1:9000/email'"
+        )
+    })?;
     let uri = check_url(url).map_err(|error| format!("{url:?} {error}"))?;
     let authority = uri.authority().map_or("", |it| it.as_str());
     let origin = format!("{}://{authority}", uri.scheme_str().unwrap_or("http"));
     let name: String = authority
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     config.destinations.entry(name.clone()).or_default().url = Some(origin);
     let entry = config.kinds.entry(kind.to_owned()).or_default();
@@ -103,17 +100,17 @@ pub(super) fn add_handler(config: &mut Config, text: &str) -> Result<(), String>
 }
 
 /// Turns a checked configuration into settings; reads its secrets.
-pub(super) fn settings(config: &Config, data: Option<&Path>, from: &dyn Surroundings) -> Result<Settings, Vec<Problem>> {
+pub(super) fn settings(
+    config: &Config,
+    data: Option<&Path>,
+    from: &dyn Surroundings,
+) -> Result<Settings, Vec<Problem>> {
     let mut problems = Vec::new();
-    let mut keep = |result: Result<Option<SecretString>, Problem>| match result {
-        Ok(secret) => secret,
-        Err(problem) => {
-            problems.push(problem);
-            None
-        }
-    };
-    let token = keep(token(&config.server, from));
-    let endpoints = endpoints(config, from, &mut keep);
+    let token = token(&config.server, from).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
+    let routes = routes(config, from, &mut problems);
     let store = store_choice(&config.store.url, data);
     let policies = policies(config);
     match (store, policies) {
@@ -132,22 +129,34 @@ pub(super) fn settings(config: &Config, data: Option<&Path>, from: &dyn Surround
                 log_format: config.log.format,
                 store,
                 policies,
-                endpoints,
+                routes,
             })
         }
         (store, policies) => {
             problems.extend(store.err());
-            problems.extend(policies.err().map(|error| Problem::new(&[], error.to_string())));
+            problems.extend(
+                policies
+                    .err()
+                    .map(|error| Problem::new(&[], error.to_string())),
+            );
             Err(problems)
         }
     }
 }
 
-fn token(server: &sections::Server, from: &dyn Surroundings) -> Result<Option<SecretString>, Problem> {
+fn token(
+    server: &sections::Server,
+    from: &dyn Surroundings,
+) -> Result<Option<SecretString>, Problem> {
     if let Some(secret) = &server.token {
-        return secret.read(from).map(Some).map_err(|error| Problem::new(&["server", "token"], error));
+        return secret
+            .read(from)
+            .map(Some)
+            .map_err(|error| Problem::new(&["server", "token"], error));
     }
-    let Some(path) = &server.token_file else { return Ok(None) };
+    let Some(path) = &server.token_file else {
+        return Ok(None);
+    };
     super::secret::Secret::File(path.clone())
         .read(from)
         .map(Some)
@@ -162,54 +171,125 @@ fn store_choice(url: &str, data: Option<&Path>) -> Result<StoreChoice, Problem> 
     match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() && !path.contains(['?', '#']) => {
             let path = PathBuf::from(path);
-            Ok(StoreChoice::Sqlite(data.map_or_else(|| path.clone(), |data| data.join(&path))))
+            Ok(StoreChoice::Sqlite(
+                data.map_or_else(|| path.clone(), |data| data.join(&path)),
+            ))
         }
-        Some((scheme @ ("postgres" | "postgresql" | "mysql" | "mariadb" | "redis" | "rediss"), _)) => wrong(format!(
+        Some((
+            scheme @ ("postgres" | "postgresql" | "mysql" | "mariadb" | "redis" | "rediss"),
+            _,
+        )) => wrong(format!(
             "names a {scheme} store, which this build has not; use \"sqlite://waystation.db\" or \"memory:\""
         )),
         _ => wrong("is no store; write \"sqlite://waystation.db\" or \"memory:\"".to_owned()),
     }
 }
 
-fn endpoints(
-    config: &Config,
+/// What all endpoints of one destination share.
+fn of_destination(
+    name: &str,
+    destination: &sections::Destination,
     from: &dyn Surroundings,
-    keep: &mut dyn FnMut(Result<Option<SecretString>, Problem>) -> Option<SecretString>,
-) -> Vec<Endpoint> {
-    let mut endpoints = Vec::new();
+    problems: &mut Vec<Problem>,
+) -> Option<(Destination, Endpoint)> {
+    let url = destination.url.as_ref()?;
+    let mut endpoint = Endpoint::at(url);
+    for (header, secret) in &destination.headers {
+        let value = secret
+            .read(from)
+            .and_then(|value| check_header_value(value.expose_secret()).map(|()| value));
+        match value {
+            Ok(value) => endpoint
+                .headers
+                .push((header.clone(), SecretValue::new(value.expose_secret()))),
+            Err(error) => problems.push(Problem::new(
+                &["destinations", name, "headers", header],
+                error,
+            )),
+        }
+    }
+    match destination
+        .secret
+        .as_ref()
+        .map(|secret| secret.read(from))
+        .transpose()
+    {
+        Ok(secret) => endpoint
+            .secrets
+            .extend(secret.map(|secret| SecretValue::new(secret.expose_secret()))),
+        Err(error) => problems.push(Problem::new(&["destinations", name, "secret"], error)),
+    }
+    endpoint.health = destination.health.as_ref().map(|path| below(url, path));
+    endpoint.connect_timeout = destination.timeout.connect.0;
+    endpoint.request_timeout = destination.timeout.request.0;
+    endpoint.allow_private = destination.allow_private;
+    if let Some(Length(most)) = destination.retry_after_max {
+        endpoint.retry_after_max = most;
+    }
+    Some((Destination::new(name).ok()?, endpoint))
+}
+
+fn below(url: &str, path: &str) -> String {
+    format!("{}{path}", url.trim_end_matches('/'))
+}
+
+fn routes(config: &Config, from: &dyn Surroundings, problems: &mut Vec<Problem>) -> Vec<Route> {
+    let reachable: Vec<(Destination, Endpoint)> = config
+        .destinations
+        .iter()
+        .filter_map(|(name, destination)| of_destination(name, destination, from, problems))
+        .collect();
+    let mut routes = Vec::new();
     for (pattern, kind) in &config.kinds {
         let name = kind.destination.as_deref().unwrap_or(pattern);
-        let Some(destination) = config.destinations.get(name) else { continue };
-        let (Some(url), Ok(kinds)) = (&destination.url, KindPattern::new(pattern)) else { continue };
-        let base = url.trim_end_matches('/');
-        let mut headers = Vec::new();
-        for (header, secret) in &destination.headers {
-            let place = |error: String| Problem::new(&["destinations", name, "headers", header], error);
-            let value = secret.read(from).and_then(|value| {
-                check_header_value(secrecy::ExposeSecret::expose_secret(&value)).map(|()| value)
-            });
-            headers.extend(keep(value.map(Some).map_err(place)).map(|value| (header.clone(), value)));
-        }
-        let place = |error: String| Problem::new(&["destinations", name, "secret"], error);
-        let secret = destination.secret.as_ref().map(|secret| secret.read(from)).transpose();
-        endpoints.push(Endpoint {
+        let Ok(kinds) = KindPattern::new(pattern) else {
+            continue;
+        };
+        let mut others: Vec<(Destination, Endpoint)> = reachable
+            .iter()
+            .map(|(destination, endpoint)| (destination.clone(), of_kind(kind, endpoint.clone())))
+            .collect();
+        let Some(own) = others
+            .iter()
+            .position(|(destination, _)| destination.as_str() == name)
+        else {
+            continue;
+        };
+        let (destination, endpoint) = others.swap_remove(own);
+        routes.push(Route {
             kinds,
-            destination: name.to_owned(),
-            url: kind.path.as_ref().map_or_else(|| url.clone(), |path| format!("{base}{path}")),
-            health_url: destination.health.as_ref().map(|path| format!("{base}{path}")),
-            headers,
-            secret: keep(secret.map_err(place)),
-            connect_timeout: destination.timeout.connect.0,
-            request_timeout: destination.timeout.request.0,
-            allow_private: destination.allow_private,
-            outcomes: kind
-                .outcomes
-                .iter()
-                .filter_map(|(status, word)| Some((status.parse().ok()?, *word)))
-                .collect(),
+            destination,
+            endpoint,
+            others,
         });
     }
-    endpoints
+    routes
+}
+
+fn of_kind(kind: &sections::Kind, mut endpoint: Endpoint) -> Endpoint {
+    if let Some(path) = &kind.path {
+        endpoint.url = below(&endpoint.url, path);
+    }
+    if let Some(Length(timeout)) = kind.attempt_timeout {
+        endpoint.attempt_timeout = timeout;
+    }
+    endpoint.outcomes = kind
+        .outcomes
+        .iter()
+        .filter_map(|(status, word)| Some((status.parse().ok()?, meant(*word))))
+        .collect();
+    endpoint
+}
+
+const fn meant(word: OutcomeWord) -> Override {
+    match word {
+        OutcomeWord::Complete => Override::Complete,
+        OutcomeWord::Retry => Override::Retry,
+        OutcomeWord::Throttled => Override::Throttled,
+        OutcomeWord::Terminal => Override::Terminal,
+        OutcomeWord::Snooze => Override::Snooze,
+        OutcomeWord::Park => Override::Park,
+    }
 }
 
 fn policies(config: &Config) -> Result<Policies, NameError> {
@@ -223,7 +303,9 @@ fn policies(config: &Config) -> Result<Policies, NameError> {
         ..Policies::default()
     };
     for (name, queue) in &config.queues {
-        policies.queues.insert(Queue::new(name)?, queue_policy(queue));
+        policies
+            .queues
+            .insert(Queue::new(name)?, queue_policy(queue));
     }
     if let Some(queue) = config.queues.get("default") {
         policies.default_queue = queue_policy(queue);
@@ -238,7 +320,9 @@ fn policies(config: &Config) -> Result<Policies, NameError> {
                 .map_or(DestinationPolicy::default().retry_after_max, |it| it.0),
             health: destination.health.is_some(),
         };
-        policies.destinations.insert(Destination::new(name)?, policy);
+        policies
+            .destinations
+            .insert(Destination::new(name)?, policy);
     }
     for (pattern, kind) in &config.kinds {
         let policy = kind_policy(pattern, kind, config, &policies)?;
@@ -267,15 +351,23 @@ fn kind_policy(
     policies: &Policies,
 ) -> Result<KindPolicy, NameError> {
     let default = KindPolicy::default();
-    let destination = kind.destination.as_ref().map(Destination::new).transpose()?;
+    let destination = kind
+        .destination
+        .as_ref()
+        .map(Destination::new)
+        .transpose()?;
     let above = destination.as_ref().map_or_else(
         || policies.default_destination.circuit.clone(),
         |destination| policies.destination(destination).circuit.clone(),
     );
-    let section = config.destinations.get(kind.destination.as_deref().unwrap_or(pattern));
+    let section = config
+        .destinations
+        .get(kind.destination.as_deref().unwrap_or(pattern));
     let named = |name: &Option<String>| name.as_ref().map(Kind::new).transpose();
     Ok(KindPolicy {
-        attempt_timeout: kind.attempt_timeout.map_or(default.attempt_timeout, |it| it.0),
+        attempt_timeout: kind
+            .attempt_timeout
+            .map_or(default.attempt_timeout, |it| it.0),
         backoff: backoff(&kind.backoff),
         max_attempts: kind.max_attempts,
         terminal_retries: kind.terminal_retries.unwrap_or(default.terminal_retries),
@@ -283,7 +375,10 @@ fn kind_policy(
         on_dead: named(&kind.on_dead)?,
         on_completed: named(&kind.on_completed)?,
         on_expired: named(&kind.on_expired)?,
-        circuit: kind.circuit.as_ref().map(|circuit| circuit_policy(circuit, &above)),
+        circuit: kind
+            .circuit
+            .as_ref()
+            .map(|circuit| circuit_policy(circuit, &above)),
         remote: section.is_some_and(|section| section.url.is_some()),
         destination,
     })
@@ -314,9 +409,16 @@ fn backoff(section: &sections::Backoff) -> Backoff {
     } else if let Some(Length(step)) = section.linear {
         Curve::Linear { step, max }
     } else if let Some(Length(base)) = section.exponential {
-        Curve::Exponential { base, factor: section.factor.unwrap_or(2.0), max }
+        Curve::Exponential {
+            base,
+            factor: section.factor.unwrap_or(2.0),
+            max,
+        }
     } else if let Some([Length(least), Length(most)]) = section.random.as_deref() {
-        Curve::Random { least: *least, most: *most }
+        Curve::Random {
+            least: *least,
+            most: *most,
+        }
     } else if let Some(schedule) = &section.schedule {
         Curve::Schedule(schedule.iter().map(|it| it.0).collect())
     } else {

@@ -15,11 +15,18 @@ const SEPARATOR: &str = "__";
 ///
 /// # Errors
 /// Names the variable that does not fit.
-pub(super) fn overlay(text: &str, parsed: Config, from: &dyn Surroundings) -> Result<Config, ConfigError> {
+pub(super) fn overlay(
+    text: &str,
+    parsed: Config,
+    from: &dyn Surroundings,
+) -> Result<Config, ConfigError> {
     let mut config = parsed;
     let mut table: Table = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
     for (name, value) in from.variables(PREFIX) {
-        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| rest.contains(SEPARATOR)) else {
+        let Some(rest) = name
+            .strip_prefix(PREFIX)
+            .filter(|rest| rest.contains(SEPARATOR))
+        else {
             continue;
         };
         let path = path_of(&table, rest);
@@ -50,14 +57,20 @@ fn try_set(table: &Table, path: &[String], text: &str) -> Result<(Table, Config)
 }
 
 fn set(table: &mut Table, path: &[String], value: Value) {
-    let Some((last, tables)) = path.split_last() else { return };
+    let Some((last, tables)) = path.split_last() else {
+        return;
+    };
     let mut at = table;
     for key in tables {
-        let next = at.entry(key.clone()).or_insert_with(|| Value::Table(Table::new()));
+        let next = at
+            .entry(key.clone())
+            .or_insert_with(|| Value::Table(Table::new()));
         if !next.is_table() {
             *next = Value::Table(Table::new());
         }
-        let Some(inner) = next.as_table_mut() else { return };
+        let Some(inner) = next.as_table_mut() else {
+            return;
+        };
         at = inner;
     }
     at.insert(last.clone(), value);
@@ -84,8 +97,14 @@ fn path_of(table: &Table, name: &str) -> Vec<String> {
             },
         };
         let in_headers = path.len() == 3 && path.last().is_some_and(|last| last == "headers");
-        at = at.and_then(|table| table.get(&key)).and_then(Value::as_table);
-        path.push(if in_headers && at.is_none() { key.replace('_', "-") } else { key });
+        at = at
+            .and_then(|table| table.get(&key))
+            .and_then(Value::as_table);
+        path.push(if in_headers && at.is_none() {
+            key.replace('_', "-")
+        } else {
+            key
+        });
         match tail {
             Some(tail) => rest = tail,
             None => return path,
@@ -104,6 +123,12 @@ fn tail_after<'a>(name: &'a str, head: &str) -> Option<Option<&'a str>> {
 
 fn mangled(key: &str) -> String {
     key.chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        })
         .collect()
 }

@@ -24,13 +24,11 @@ use crate::text::nearest;
 
 pub(crate) use check::check_header;
 pub(crate) use check::check_header_value;
-pub(crate) use convert::Endpoint;
 pub(crate) use convert::Settings;
 pub(crate) use convert::StoreChoice;
 pub(crate) use sections::Config;
 pub(crate) use sections::LogFormat;
 pub(crate) use sections::LogLevel;
-pub(crate) use sections::OutcomeWord;
 pub(crate) use source::Surroundings;
 pub(crate) use source::System;
 
@@ -66,7 +64,10 @@ pub(crate) struct Overrides {
 ///
 /// # Errors
 /// Names everything that is wrong, each with its place and the way out.
-pub(crate) fn load(overrides: &Overrides, from: &dyn Surroundings) -> Result<(Config, Settings), ConfigError> {
+pub(crate) fn load(
+    overrides: &Overrides,
+    from: &dyn Surroundings,
+) -> Result<(Config, Settings), ConfigError> {
     let (name, text) = match &overrides.file {
         Some(path) => (path.display().to_string(), read(path, from)?),
         None => ("the defaults".to_owned(), String::new()),
@@ -75,22 +76,31 @@ pub(crate) fn load(overrides: &Overrides, from: &dyn Surroundings) -> Result<(Co
     let parsed: Config = toml::from_str(&text).map_err(|error| of_toml(&name, &error))?;
     let mut config = environment::overlay(&text, parsed, from)?;
     if let Some(listen) = &overrides.listen {
-        config.server.listen =
-            Deserialize::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(listen))
-                .map_err(|error| ConfigError(format!("--listen: {error}")))?;
+        config.server.listen = Deserialize::deserialize(serde::de::value::StrDeserializer::<
+            serde::de::value::Error,
+        >::new(listen))
+        .map_err(|error| ConfigError(format!("--listen: {error}")))?;
     }
     for handler in &overrides.handlers {
-        convert::add_handler(&mut config, handler).map_err(|error| ConfigError(format!("--handler: {error}")))?;
+        convert::add_handler(&mut config, handler)
+            .map_err(|error| ConfigError(format!("--handler: {error}")))?;
     }
     let problems = check::check(&config);
     if !problems.is_empty() {
-        let lines: Vec<String> = problems.iter().map(|problem| problem.render(&name, &text)).collect();
+        let lines: Vec<String> = problems
+            .iter()
+            .map(|problem| problem.render(&name, &text))
+            .collect();
         return Err(ConfigError(lines.join("\n")));
     }
-    let settings = convert::settings(&config, overrides.data.as_deref(), from).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(|problem| problem.render(&name, &text)).collect();
-        ConfigError(lines.join("\n"))
-    })?;
+    let settings =
+        convert::settings(&config, overrides.data.as_deref(), from).map_err(|problems| {
+            let lines: Vec<String> = problems
+                .iter()
+                .map(|problem| problem.render(&name, &text))
+                .collect();
+            ConfigError(lines.join("\n"))
+        })?;
     Ok((config, settings))
 }
 

@@ -33,10 +33,17 @@ impl Secret {
     /// Says which variable or file is missing, empty or too large; never what is in it.
     pub(crate) fn read(&self, from: &dyn Surroundings) -> Result<SecretString, String> {
         let (text, place) = match self {
-            Self::Literal(secret) => (secret.expose_secret().to_owned(), "the configuration".to_owned()),
+            Self::Literal(secret) => (
+                secret.expose_secret().to_owned(),
+                "the configuration".to_owned(),
+            ),
             Self::Env(name) => match from.variable(name) {
                 Some(text) => (text, format!("the environment variable {name}")),
-                None => return Err(format!("the environment variable {name} is not set; set it or name another")),
+                None => {
+                    return Err(format!(
+                        "the environment variable {name} is not set; set it or name another"
+                    ));
+                }
             },
             Self::File(path) => match from.file(path) {
                 Ok(text) => (text, format!("the file {}", path.display())),

@@ -89,7 +89,10 @@ pub(crate) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Human }
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Human,
+        }
     }
 }
 

@@ -45,7 +45,9 @@ impl Surroundings for System {
     fn file(&self, path: &Path) -> io::Result<String> {
         let length = std::fs::metadata(path)?.len();
         if length > FILE_BYTES_MAX {
-            return Err(io::Error::other(format!("{length} bytes are too many, at most 1 MiB is read")));
+            return Err(io::Error::other(format!(
+                "{length} bytes are too many, at most 1 MiB is read"
+            )));
         }
         std::fs::read_to_string(path)
     }

@@ -44,9 +44,24 @@ macro_rules! text_value {
     };
 }
 
-text_value!(Length(Duration), "a duration such as \"30s\"", text::parse_duration, text::duration_text);
-text_value!(PerTime(Rate), "a rate such as \"200/s\"", text::parse_rate, text::rate_text);
-text_value!(Size(usize), "a size such as \"1MiB\"", text::parse_size, text::size_text);
+text_value!(
+    Length(Duration),
+    "a duration such as \"30s\"",
+    text::parse_duration,
+    text::duration_text
+);
+text_value!(
+    PerTime(Rate),
+    "a rate such as \"200/s\"",
+    text::parse_rate,
+    text::rate_text
+);
+text_value!(
+    Size(usize),
+    "a size such as \"1MiB\"",
+    text::parse_size,
+    text::size_text
+);
 text_value!(
     Keep(Option<Duration>),
     "a duration such as \"24h\", or \"never\"",
@@ -59,8 +74,10 @@ text_value!(
 text_value!(
     Listen(SocketAddr),
     "an address with a port such as \"127.0.0.1:3000\"",
-    |text| text
+    |text| {
+        text
         .parse()
-        .map_err(|_| format!("is no address with a port: {text:?}; write one such as \"127.0.0.1:3000\" or \"[::1]:3000\"")),
+        .map_err(|_| format!("is no address with a port: {text:?}; write one such as \"127.0.0.1:3000\" or \"[::1]:3000\""))
+    },
     |address| address.to_string()
 );

@@ -25,14 +25,26 @@ type Answer = Result<Response<Body>, Problem>;
 #[utoipa::path(get, path = "/v1/queues", tag = "looking", responses((status = 200, body = QueueList)))]
 pub(crate) async fn queues(State(app): State<App>) -> Answer {
     let rows = app.station.admin().queues(app.station.now()).await?;
-    Ok(json(StatusCode::OK, &QueueList { items: rows.iter().map(QueueView::new).collect() }))
+    Ok(json(
+        StatusCode::OK,
+        &QueueList {
+            items: rows.iter().map(QueueView::new).collect(),
+        },
+    ))
 }
 
 /// Lists all lanes.
 #[utoipa::path(get, path = "/v1/lanes", tag = "looking", responses((status = 200, body = LaneList)))]
 pub(crate) async fn lanes(State(app): State<App>) -> Answer {
-    let rows = app.station.admin().lanes(None, app.station.policies(), app.station.now()).await?;
-    let items = rows.iter().map(|row| LaneView::new(row, app.station.handles(row.lane.kind()))).collect();
+    let rows = app
+        .station
+        .admin()
+        .lanes(None, app.station.policies(), app.station.now())
+        .await?;
+    let items = rows
+        .iter()
+        .map(|row| LaneView::new(row, app.station.handles(row.lane.kind())))
+        .collect();
     Ok(json(StatusCode::OK, &LaneList { items }))
 }
 
@@ -43,14 +55,24 @@ pub(crate) async fn lanes(State(app): State<App>) -> Answer {
 ))]
 pub(crate) async fn lane(State(app): State<App>, Path(name): Path<String>) -> Answer {
     let lane = parse_lane(&name)?;
-    let rows = app.station.admin().lanes(Some(lane), app.station.policies(), app.station.now()).await?;
+    let rows = app
+        .station
+        .admin()
+        .lanes(Some(lane), app.station.policies(), app.station.now())
+        .await?;
     let row = rows.first().ok_or_else(|| no_lane(&name))?;
-    Ok(json(StatusCode::OK, &LaneView::new(row, app.station.handles(row.lane.kind()))))
+    Ok(json(
+        StatusCode::OK,
+        &LaneView::new(row, app.station.handles(row.lane.kind())),
+    ))
 }
 
 fn no_lane(name: &str) -> Problem {
     let name: String = name.chars().take(390).collect();
-    Problem::new(Code::NotFound, format!("there is no lane {name:?}; lanes are named queue:destination:kind, see /v1/lanes"))
+    Problem::new(
+        Code::NotFound,
+        format!("there is no lane {name:?}; lanes are named queue:destination:kind, see /v1/lanes"),
+    )
 }
 
 fn parse_lane(name: &str) -> Result<Lane, Problem> {
@@ -59,7 +81,10 @@ fn parse_lane(name: &str) -> Result<Lane, Problem> {
         let queue = Queue::new(parts.next()?).ok()?;
         let destination = Destination::new(parts.next()?).ok()?;
         let kind = Kind::new(parts.next()?).ok()?;
-        parts.next().is_none().then(|| Lane::new(queue, destination, kind))
+        parts
+            .next()
+            .is_none()
+            .then(|| Lane::new(queue, destination, kind))
     })();
     lane.ok_or_else(|| no_lane(name))
 }
@@ -67,8 +92,17 @@ fn parse_lane(name: &str) -> Result<Lane, Problem> {
 /// Lists all circuits: those of destinations, and those of one kind at a destination.
 #[utoipa::path(get, path = "/v1/circuits", tag = "looking", responses((status = 200, body = CircuitList)))]
 pub(crate) async fn circuits(State(app): State<App>) -> Answer {
-    let rows = app.station.admin().circuits(app.station.policies(), app.station.now()).await?;
-    Ok(json(StatusCode::OK, &CircuitList { items: rows.iter().filter_map(CircuitView::new).collect() }))
+    let rows = app
+        .station
+        .admin()
+        .circuits(app.station.policies(), app.station.now())
+        .await?;
+    Ok(json(
+        StatusCode::OK,
+        &CircuitList {
+            items: rows.iter().filter_map(CircuitView::new).collect(),
+        },
+    ))
 }
 
 /// Holds a circuit open until it is reset.
@@ -76,7 +110,11 @@ pub(crate) async fn circuits(State(app): State<App>) -> Answer {
     (status = 200, body = CircuitView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn circuit_open(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn circuit_open(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     order_circuit(&app, &id, GateOrder::ForceOpen, request).await
 }
 
@@ -85,7 +123,11 @@ pub(crate) async fn circuit_open(State(app): State<App>, Path(id): Path<String>,
     (status = 200, body = CircuitView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn circuit_disable(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn circuit_disable(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     order_circuit(&app, &id, GateOrder::Disable, request).await
 }
 
@@ -94,32 +136,48 @@ pub(crate) async fn circuit_disable(State(app): State<App>, Path(id): Path<Strin
     (status = 200, body = CircuitView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn circuit_reset(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn circuit_reset(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     order_circuit(&app, &id, GateOrder::Reset, request).await
 }
 
 fn parse_circuit(id: &str) -> Option<GateKey> {
     match id.split_once(':') {
         None => Some(GateKey::Destination(Destination::new(id).ok()?)),
-        Some((destination, kind)) => {
-            Some(GateKey::Operation(Destination::new(destination).ok()?, Kind::new(kind).ok()?))
-        }
+        Some((destination, kind)) => Some(GateKey::Operation(
+            Destination::new(destination).ok()?,
+            Kind::new(kind).ok()?,
+        )),
     }
 }
 
 async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<Body>) -> Answer {
     let no_circuit = || {
         let id: String = id.chars().take(260).collect();
-        Problem::new(Code::NotFound, format!("there is no circuit {id:?}; they are named destination or destination:kind, see /v1/circuits"))
+        Problem::new(
+            Code::NotFound,
+            format!(
+                "there is no circuit {id:?}; they are named destination or destination:kind, see /v1/circuits"
+            ),
+        )
     };
     let key = parse_circuit(id).ok_or_else(no_circuit)?;
     let (parts, body) = request.into_parts();
     let bytes = read_json(app, &parts.headers, body, ENVELOPE_BYTES_MAX).await?;
     Object::parse(&bytes)?.finish(&[])?;
     let (policies, now) = (app.station.policies(), app.station.now());
-    app.station.admin().order(key.clone(), order, Arc::clone(&policies), now).await?;
+    app.station
+        .admin()
+        .order(key.clone(), order, Arc::clone(&policies), now)
+        .await?;
     let rows = app.station.admin().circuits(policies, now).await?;
-    let row = rows.iter().find(|row| row.status.view.key == key).ok_or_else(no_circuit)?;
+    let row = rows
+        .iter()
+        .find(|row| row.status.view.key == key)
+        .ok_or_else(no_circuit)?;
     let view = CircuitView::new(row).ok_or_else(no_circuit)?;
     Ok(json(StatusCode::OK, &view))
 }
@@ -129,13 +187,20 @@ async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<B
     (status = 200, body = QueueView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn queue_pause(State(app): State<App>, Path(name): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn queue_pause(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     let (parts, body) = request.into_parts();
     let bytes = read_json(&app, &parts.headers, body, ENVELOPE_BYTES_MAX).await?;
     let mut object = Object::parse(&bytes)?;
     let until = object.parsed("until", parse_time);
     if until.is_some_and(|until| until <= app.station.now()) {
-        object.wrong("until", "has passed already; give a later time, or leave it out to pause until resumed");
+        object.wrong(
+            "until",
+            "has passed already; give a later time, or leave it out to pause until resumed",
+        );
     }
     object.finish(&["until"])?;
     let until = until.unwrap_or(Timestamp::NEVER);
@@ -147,25 +212,50 @@ pub(crate) async fn queue_pause(State(app): State<App>, Path(name): Path<String>
     (status = 200, body = QueueView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn queue_resume(State(app): State<App>, Path(name): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn queue_resume(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     let (parts, body) = request.into_parts();
     let bytes = read_json(&app, &parts.headers, body, ENVELOPE_BYTES_MAX).await?;
     Object::parse(&bytes)?.finish(&[])?;
     order_queue(&app, &name, GateOrder::Resume, None).await
 }
 
-async fn order_queue(app: &App, name: &str, order: GateOrder, paused_until: Option<Timestamp>) -> Answer {
-    let queue = Queue::new(name).map_err(|error| Problem::new(Code::NotFound, format!("there is no such queue: the name {error}")))?;
+async fn order_queue(
+    app: &App,
+    name: &str,
+    order: GateOrder,
+    paused_until: Option<Timestamp>,
+) -> Answer {
+    let queue = Queue::new(name).map_err(|error| {
+        Problem::new(
+            Code::NotFound,
+            format!("there is no such queue: the name {error}"),
+        )
+    })?;
     let now = app.station.now();
-    app.station.admin().order(GateKey::Queue(queue.clone()), order, app.station.policies(), now).await?;
+    app.station
+        .admin()
+        .order(
+            GateKey::Queue(queue.clone()),
+            order,
+            app.station.policies(),
+            now,
+        )
+        .await?;
     let rows = app.station.admin().queues(now).await?;
     // A queue may be paused before its first message.
-    let row = rows.into_iter().find(|row| row.queue == queue).unwrap_or(QueueRow {
-        queue,
-        counts: StateCounts::default(),
-        paused_until,
-        oldest_due_at: None,
-    });
+    let row = rows
+        .into_iter()
+        .find(|row| row.queue == queue)
+        .unwrap_or(QueueRow {
+            queue,
+            counts: StateCounts::default(),
+            paused_until,
+            oldest_due_at: None,
+        });
     Ok(json(StatusCode::OK, &QueueView::new(&row)))
 }
 
@@ -174,7 +264,11 @@ async fn order_queue(app: &App, name: &str, order: GateOrder, paused_until: Opti
     (status = 200, body = schemas::Released),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn lane_unpark(State(app): State<App>, Path(name): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn lane_unpark(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     release(&app, &name, false, request).await
 }
 
@@ -183,7 +277,11 @@ pub(crate) async fn lane_unpark(State(app): State<App>, Path(name): Path<String>
     (status = 200, body = schemas::Released),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn lane_cancel(State(app): State<App>, Path(name): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn lane_cancel(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     release(&app, &name, true, request).await
 }
 
@@ -202,16 +300,30 @@ async fn release(app: &App, name: &str, cancel: bool, request: Request<Body>) ->
         None => Selection::All,
     };
     let reason = cancel.then(|| reason_of(&mut object));
-    object.finish(if cancel { &["incident", "reason"] } else { &["incident"] })?;
+    object.finish(if cancel {
+        &["incident", "reason"]
+    } else {
+        &["incident"]
+    })?;
     let admin = app.station.admin();
-    if admin.lanes(Some(lane.clone()), app.station.policies(), app.station.now()).await?.is_empty() {
+    if admin
+        .lanes(
+            Some(lane.clone()),
+            app.station.policies(),
+            app.station.now(),
+        )
+        .await?
+        .is_empty()
+    {
         return Err(no_lane(name));
     }
     let mut released = 0;
     let mut more = true;
     while more && released < RELEASE_MAX {
         let now = app.station.now();
-        let count = admin.release(lane.clone(), selection, reason.clone(), RELEASE_CHUNK, now).await?;
+        let count = admin
+            .release(lane.clone(), selection, reason.clone(), RELEASE_CHUNK, now)
+            .await?;
         released += count;
         more = count == RELEASE_CHUNK;
     }

@@ -32,10 +32,20 @@ pub(crate) fn decode(text: &str, filter: &Filter) -> Result<MessageId, Problem> 
         )
     };
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
-    let (&[FORM, ..], 21) = (bytes.as_slice(), bytes.len()) else { return Err(wrong()) };
-    let id = bytes.get(1..17).and_then(|id| id.try_into().ok()).map(u128::from_be_bytes).ok_or_else(wrong)?;
+    let (&[FORM, ..], 21) = (bytes.as_slice(), bytes.len()) else {
+        return Err(wrong());
+    };
+    let id = bytes
+        .get(1..17)
+        .and_then(|id| id.try_into().ok())
+        .map(u128::from_be_bytes)
+        .ok_or_else(wrong)?;
     let id = MessageId::from_bits(id);
-    if bytes.get(17..) == Some(check_sum(id, filter).as_slice()) { Ok(id) } else { Err(wrong()) }
+    if bytes.get(17..) == Some(check_sum(id, filter).as_slice()) {
+        Ok(id)
+    } else {
+        Err(wrong())
+    }
 }
 
 fn check_sum(after: MessageId, filter: &Filter) -> [u8; 4] {
@@ -58,7 +68,10 @@ mod tests {
         let filter = Filter::default();
         let cursor = encode(id, &filter);
         assert_eq!(decode(&cursor, &filter).expect("ours"), id);
-        let other = Filter { state: Some(State::Dead), ..Filter::default() };
+        let other = Filter {
+            state: Some(State::Dead),
+            ..Filter::default()
+        };
         assert!(decode(&cursor, &other).is_err());
         let flipped: String = cursor.chars().rev().collect();
         for bad in ["", "x", "AQ", flipped.as_str(), &format!("{cursor}A"), "ä"] {

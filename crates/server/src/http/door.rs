@@ -24,7 +24,11 @@ pub(crate) struct Door {
 impl Door {
     /// Lets in whoever knows the token, if there is one, and calls us by loopback, `listen` or `hosts`.
     pub(crate) fn new(token: Option<SecretString>, hosts: &[String], listen: IpAddr) -> Self {
-        Self { token, hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(), listen }
+        Self {
+            token,
+            hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            listen,
+        }
     }
 
     /// Looks at one request.
@@ -32,7 +36,12 @@ impl Door {
     /// # Errors
     /// `forbidden` for a foreign `Host` or `Origin` (a page of a foreign name that resolves to us, or
     /// that posts to us), `unauthorized` without the token.
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, local: SocketAddr) -> Result<(), Problem> {
+    pub(crate) fn check(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        local: SocketAddr,
+    ) -> Result<(), Problem> {
         if uri.path() == OPEN {
             return Ok(());
         }
@@ -46,13 +55,20 @@ impl Door {
             let name: String = name.chars().take(253).collect();
             Problem::new(
                 Code::Forbidden,
-                format!("the Host {name:?} is not one of ours; add it to server.hosts if clients shall use it"),
+                format!(
+                    "the Host {name:?} is not one of ours; add it to server.hosts if clients shall use it"
+                ),
             )
         };
         let mut hosts = headers.get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.to_str().map_err(|_| foreign("?"))?,
-            _ => return Err(Problem::new(Code::Forbidden, "exactly one Host header is expected")),
+            _ => {
+                return Err(Problem::new(
+                    Code::Forbidden,
+                    "exactly one Host header is expected",
+                ));
+            }
         };
         // An absolute form of the request line names a host as well.
         for name in std::iter::once(host).chain(uri.authority().map(Authority::as_str)) {
@@ -66,12 +82,16 @@ impl Door {
     fn check_origin(&self, headers: &HeaderMap, local: IpAddr) -> Result<(), Problem> {
         for origin in headers.get_all(ORIGIN) {
             let name = origin.to_str().unwrap_or("?");
-            let authority = name.strip_prefix("http://").or_else(|| name.strip_prefix("https://"));
+            let authority = name
+                .strip_prefix("http://")
+                .or_else(|| name.strip_prefix("https://"));
             if !authority.is_some_and(|authority| self.is_ours(authority, local)) {
                 let name: String = name.chars().take(253).collect();
                 return Err(Problem::new(
                     Code::Forbidden,
-                    format!("the Origin {name:?} is not one of ours; a page of another site may not call this server"),
+                    format!(
+                        "the Origin {name:?} is not one of ours; a page of another site may not call this server"
+                    ),
                 ));
             }
         }
@@ -79,7 +99,9 @@ impl Door {
     }
 
     fn is_ours(&self, authority: &str, local: IpAddr) -> bool {
-        let Ok(authority) = authority.parse::<Authority>() else { return false };
+        let Ok(authority) = authority.parse::<Authority>() else {
+            return false;
+        };
         if authority.as_str().contains('@') {
             return false;
         }
@@ -92,18 +114,25 @@ impl Door {
     }
 
     fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let Some(token) = &self.token else {
+            return Ok(());
+        };
         let given = headers
             .get(AUTHORIZATION)
             .map(|value| value.as_bytes())
             .and_then(|value| value.split_at_checked(7))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "))
             .map(|(_, given)| given.trim_ascii());
-        let right = given.is_some_and(|given| bool::from(given.ct_eq(token.expose_secret().as_bytes())));
+        let right =
+            given.is_some_and(|given| bool::from(given.ct_eq(token.expose_secret().as_bytes())));
         if right {
             return Ok(());
         }
-        let detail = if given.is_some() { "the bearer token is wrong" } else { "send `Authorization: Bearer <token>`" };
+        let detail = if given.is_some() {
+            "the bearer token is wrong"
+        } else {
+            "send `Authorization: Bearer <token>`"
+        };
         Err(Problem::new(Code::Unauthorized, detail))
     }
 }
@@ -119,33 +148,90 @@ mod tests {
             headers.append(name, value.parse().expect("a value"));
         }
         let local = SocketAddr::from(([10, 0, 0, 7], 3000));
-        door.check(&path.parse().expect("a path"), &headers, local).err().map(|problem| problem.code)
+        door.check(&path.parse().expect("a path"), &headers, local)
+            .err()
+            .map(|problem| problem.code)
     }
 
     #[test]
     fn only_our_own_names_are_let_in() {
-        let door = Door::new(None, &["Waystation.Internal".to_owned()], IpAddr::from([0, 0, 0, 0]));
-        for host in ["localhost", "localhost:3000", "127.0.0.1:3000", "[::1]:3000", "waystation.internal:80", "10.0.0.7", "127.1.2.3"] {
-            assert_eq!(check(&door, "/v1/queues", &[("host", host)]), None, "{host}");
+        let door = Door::new(
+            None,
+            &["Waystation.Internal".to_owned()],
+            IpAddr::from([0, 0, 0, 0]),
+        );
+        for host in [
+            "localhost",
+            "localhost:3000",
+            "127.0.0.1:3000",
+            "[::1]:3000",
+            "waystation.internal:80",
+            "10.0.0.7",
+            "127.1.2.3",
+        ] {
+            assert_eq!(
+                check(&door, "/v1/queues", &[("host", host)]),
+                None,
+                "{host}"
+            );
             let origin = format!("http://{host}");
-            assert_eq!(check(&door, "/", &[("host", host), ("origin", &origin)]), None, "{origin}");
+            assert_eq!(
+                check(&door, "/", &[("host", host), ("origin", &origin)]),
+                None,
+                "{origin}"
+            );
         }
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.8", "x@localhost", "", "local host", "[::2]"] {
-            assert_eq!(check(&door, "/v1/queues", &[("host", host)]), Some(Code::Forbidden), "{host}");
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.8",
+            "x@localhost",
+            "",
+            "local host",
+            "[::2]",
+        ] {
+            assert_eq!(
+                check(&door, "/v1/queues", &[("host", host)]),
+                Some(Code::Forbidden),
+                "{host}"
+            );
             assert_eq!(check(&door, "/healthz", &[("host", host)]), None, "{host}");
         }
-        for origin in ["http://evil.example", "null", "ftp://localhost", "https://localhost.evil.example"] {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "ftp://localhost",
+            "https://localhost.evil.example",
+        ] {
             let given = [("host", "localhost"), ("origin", origin)];
-            assert_eq!(check(&door, "/v1/queues", &given), Some(Code::Forbidden), "{origin}");
+            assert_eq!(
+                check(&door, "/v1/queues", &given),
+                Some(Code::Forbidden),
+                "{origin}"
+            );
         }
         assert_eq!(check(&door, "/", &[]), Some(Code::Forbidden));
-        assert_eq!(check(&door, "/", &[("host", "localhost"), ("host", "evil.example")]), Some(Code::Forbidden));
-        assert_eq!(check(&door, "http://evil.example/", &[("host", "localhost")]), Some(Code::Forbidden));
+        assert_eq!(
+            check(
+                &door,
+                "/",
+                &[("host", "localhost"), ("host", "evil.example")]
+            ),
+            Some(Code::Forbidden)
+        );
+        assert_eq!(
+            check(&door, "http://evil.example/", &[("host", "localhost")]),
+            Some(Code::Forbidden)
+        );
     }
 
     #[test]
     fn with_a_token_every_route_but_one_wants_it() {
-        let door = Door::new(Some(SecretString::from("swordfish")), &[], IpAddr::from([127, 0, 0, 1]));
+        let door = Door::new(
+            Some(SecretString::from("swordfish")),
+            &[],
+            IpAddr::from([127, 0, 0, 1]),
+        );
         for (value, expected) in [
             ("Bearer swordfish", None),
             ("bearer swordfish", None),
@@ -159,7 +245,10 @@ mod tests {
             let given = [("host", "localhost"), ("authorization", value)];
             assert_eq!(check(&door, "/metrics", &given), expected, "{value}");
         }
-        assert_eq!(check(&door, "/readyz", &[("host", "localhost")]), Some(Code::Unauthorized));
+        assert_eq!(
+            check(&door, "/readyz", &[("host", "localhost")]),
+            Some(Code::Unauthorized)
+        );
         assert_eq!(check(&door, "/healthz", &[]), None);
     }
 }

@@ -48,38 +48,73 @@ pub(crate) struct Explanation {
     (status = 200, body = Explanation),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn explain(State(app): State<App>, Path(id): Path<String>) -> Result<Response<Body>, Problem> {
+pub(crate) async fn explain(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Response<Body>, Problem> {
     let (admin, now) = (app.station.admin(), app.station.now());
-    let row = admin.get(parse_id(&id)?, now).await?.ok_or_else(|| unknown(&id))?;
-    let lanes = admin.lanes(Some(row.message.lane.clone()), app.station.policies(), now).await?;
+    let row = admin
+        .get(parse_id(&id)?, now)
+        .await?
+        .ok_or_else(|| unknown(&id))?;
+    let lanes = admin
+        .lanes(Some(row.message.lane.clone()), app.station.policies(), now)
+        .await?;
     let handled = app.station.handles(row.message.lane.kind());
-    Ok(json(StatusCode::OK, &explanation(&row, lanes.first(), handled, now)))
+    Ok(json(
+        StatusCode::OK,
+        &explanation(&row, lanes.first(), handled, now),
+    ))
 }
 
-fn explanation(row: &MessageRow, lane: Option<&LaneRow>, handled: bool, now: Timestamp) -> Explanation {
+fn explanation(
+    row: &MessageRow,
+    lane: Option<&LaneRow>,
+    handled: bool,
+    now: Timestamp,
+) -> Explanation {
     let record = &row.record;
     let mut because = Vec::new();
     let mut until = None;
     let since = match record.state {
         MessageState::Waiting => {
             until = waiting(row, lane, handled, now, &mut because);
-            row.last_error.as_ref().map(|error| error.at).or(Some(row.message.created_at))
+            row.last_error
+                .as_ref()
+                .map(|error| error.at)
+                .or(Some(row.message.created_at))
         }
         MessageState::Leased => {
             if let Some((worker, expires_at)) = &row.lease {
-                because.push(format!("worker {worker} has it; its lease ends at {} unless it is extended", time_text(*expires_at)));
+                because.push(format!(
+                    "worker {worker} has it; its lease ends at {} unless it is extended",
+                    time_text(*expires_at)
+                ));
                 until = Some(*expires_at);
             }
             None
         }
         MessageState::Parked | MessageState::Dead | MessageState::Cancelled => {
-            because.extend(record.reason.as_ref().map(|reason| format!("the reason is {reason}")));
-            record.finished_at.or_else(|| row.last_error.as_ref().map(|error| error.at))
+            because.extend(
+                record
+                    .reason
+                    .as_ref()
+                    .map(|reason| format!("the reason is {reason}")),
+            );
+            record
+                .finished_at
+                .or_else(|| row.last_error.as_ref().map(|error| error.at))
         }
         MessageState::Completed => record.finished_at,
     };
     because.extend(row.last_error.as_ref().map(|error| {
-        format!("its latest error ({}, {}) was at {}: {}", error.class.as_str(), error.code, time_text(error.at), error.message)
+        format!(
+            "its latest error ({}, {}) was at {}: {}",
+            error.class.as_str(),
+            error.code,
+            time_text(error.at),
+            error.message
+        )
     }));
     Explanation {
         summary: summary(row, until, now),
@@ -93,7 +128,9 @@ fn explanation(row: &MessageRow, lane: Option<&LaneRow>, handled: bool, now: Tim
 
 fn summary(row: &MessageRow, until: Option<Timestamp>, now: Timestamp) -> String {
     let ledger = &row.record.ledger;
-    let soon = until.map_or_else(String::new, |until| format!("; goes on in {}", duration_text(until.since(now))));
+    let soon = until.map_or_else(String::new, |until| {
+        format!("; goes on in {}", duration_text(until.since(now)))
+    });
     let kind = row.message.lane.kind();
     let what = match row.view {
         View::Quarantined => "waits behind an open circuit; waiting there costs it no attempt",
@@ -107,7 +144,10 @@ fn summary(row: &MessageRow, until: Option<Timestamp>, now: Timestamp) -> String
         View::Dead => "was given up; a person decides",
         View::Cancelled => "was stopped",
     };
-    format!("{kind} {what} ({} of its attempts counted, {} given back){soon}", ledger.counted, ledger.refunded)
+    format!(
+        "{kind} {what} ({} of its attempts counted, {} given back){soon}",
+        ledger.counted, ledger.refunded
+    )
 }
 
 fn waiting(
@@ -143,21 +183,45 @@ fn shut(gate: &GateStatus, now: Timestamp) -> Option<(String, Option<Timestamp>)
     let key = &gate.view.key;
     if let Some(until) = gate.paused_until.filter(|until| *until > now) {
         let end = (until != Timestamp::NEVER).then_some(until);
-        return Some((format!("queue {key} is paused until {}", end.map_or_else(|| "it is resumed".to_owned(), time_text)), end));
+        return Some((
+            format!(
+                "queue {key} is paused until {}",
+                end.map_or_else(|| "it is resumed".to_owned(), time_text)
+            ),
+            end,
+        ));
     }
     if holds_back(gate.view.state, gate.view.mode) {
-        let state = if gate.view.mode == Mode::ForcedOpen { "held open by a person" } else { gate.view.state.as_str() };
-        let probe = gate.next_probe_at.map_or_else(String::new, |at| format!("; the next probe goes out at {}", time_text(at)));
+        let state = if gate.view.mode == Mode::ForcedOpen {
+            "held open by a person"
+        } else {
+            gate.view.state.as_str()
+        };
+        let probe = gate.next_probe_at.map_or_else(String::new, |at| {
+            format!("; the next probe goes out at {}", time_text(at))
+        });
         let since = time_text(gate.view.since);
-        return Some((format!("circuit {key} is {state} since {since}: {}{probe}", gate.reason), gate.next_probe_at));
+        return Some((
+            format!(
+                "circuit {key} is {state} since {since}: {}{probe}",
+                gate.reason
+            ),
+            gate.next_probe_at,
+        ));
     }
     let silent = gate.view.not_before.filter(|until| *until > now)?;
-    Some((format!("{key} asked for silence until {}", time_text(silent)), Some(silent)))
+    Some((
+        format!("{key} asked for silence until {}", time_text(silent)),
+        Some(silent),
+    ))
 }
 
 fn next(row: &MessageRow, lane: Option<&LaneRow>, handled: bool) -> Vec<Next> {
     let id = row.message.id;
-    let verb = |verb: &str, effect| Next { command: format!("POST /v1/messages/{id}/{verb}"), effect };
+    let verb = |verb: &str, effect| Next {
+        command: format!("POST /v1/messages/{id}/{verb}"),
+        effect,
+    };
     let mut next = match row.record.state {
         MessageState::Waiting => vec![
             verb("retry", "makes it due now"),
@@ -167,7 +231,10 @@ fn next(row: &MessageRow, lane: Option<&LaneRow>, handled: bool) -> Vec<Next> {
         MessageState::Parked => vec![verb("unpark", "lets it go on"), verb("cancel", "stops it")],
         MessageState::Dead => vec![
             verb("retry", "sends it round again, with fresh counts"),
-            Next { command: format!("PATCH /v1/messages/{id}"), effect: "mends its payload or destination first" },
+            Next {
+                command: format!("PATCH /v1/messages/{id}"),
+                effect: "mends its payload or destination first",
+            },
             verb("cancel", "lets it rest and frees its key"),
         ],
         MessageState::Leased | MessageState::Completed | MessageState::Cancelled => Vec::new(),
@@ -176,12 +243,24 @@ fn next(row: &MessageRow, lane: Option<&LaneRow>, handled: bool) -> Vec<Next> {
         for gate in lane.iter().flat_map(|lane| &lane.gates) {
             if holds_back(gate.view.state, gate.view.mode) {
                 let command = format!("POST /v1/circuits/{}/reset", gate.view.key);
-                next.insert(0, Next { command, effect: "lets traffic back in, gradually, without waiting for a probe" });
+                next.insert(
+                    0,
+                    Next {
+                        command,
+                        effect: "lets traffic back in, gradually, without waiting for a probe",
+                    },
+                );
             }
         }
         if !handled {
             let command = "POST /v1/leases".to_owned();
-            next.insert(0, Next { command, effect: "a pull worker takes it; or configure an endpoint under [kinds]" });
+            next.insert(
+                0,
+                Next {
+                    command,
+                    effect: "a pull worker takes it; or configure an endpoint under [kinds]",
+                },
+            );
         }
     }
     next

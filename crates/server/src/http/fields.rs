@@ -41,20 +41,33 @@ impl<'a> Object<'a> {
     /// `invalid_field` unless it is an object.
     pub(crate) fn nested(raw: &'a RawValue, at: String) -> Result<Self, Problem> {
         if !raw.get().starts_with('{') {
-            return Err(Problem::field(at, format!("must be an object, not {}", type_of(raw))));
+            return Err(Problem::field(
+                at,
+                format!("must be an object, not {}", type_of(raw)),
+            ));
         }
         let entries = read_object(&mut serde_json::Deserializer::from_str(raw.get()), false)?;
         Ok(Self::new(at, entries))
     }
 
     fn new(at: String, entries: Vec<(Cow<'a, str>, &'a RawValue)>) -> Self {
-        let entries = entries.into_iter().map(|(name, raw)| (name, Some(raw))).collect();
-        Self { at, entries, invalid: Vec::new() }
+        let entries = entries
+            .into_iter()
+            .map(|(name, raw)| (name, Some(raw)))
+            .collect();
+        Self {
+            at,
+            entries,
+            invalid: Vec::new(),
+        }
     }
 
     /// Takes a field as it stands, `null` included.
     pub(crate) fn raw(&mut self, name: &str) -> Option<&'a RawValue> {
-        self.entries.iter_mut().find(|(known, _)| known == name).and_then(|(_, raw)| raw.take())
+        self.entries
+            .iter_mut()
+            .find(|(known, _)| known == name)
+            .and_then(|(_, raw)| raw.take())
     }
 
     /// Takes a field that is there and not `null`.
@@ -64,7 +77,10 @@ impl<'a> Object<'a> {
 
     /// Writes down that a field is wrong; `name` is escaped already where it comes from the sender.
     pub(crate) fn wrong(&mut self, name: &str, detail: impl Into<String>) {
-        self.invalid.push(FieldError { pointer: format!("{}/{name}", self.at), detail: detail.into() });
+        self.invalid.push(FieldError {
+            pointer: format!("{}/{name}", self.at),
+            detail: detail.into(),
+        });
     }
 
     /// Takes a text.
@@ -101,10 +117,18 @@ impl<'a> Object<'a> {
         match raw.get().parse::<u64>() {
             Ok(number) if bounds.contains(&number) => Some(number),
             Ok(_) | Err(_) => {
-                let shown = if raw.get().len() <= 32 && type_of(raw) == "a number" { raw.get() } else { type_of(raw) };
+                let shown = if raw.get().len() <= 32 && type_of(raw) == "a number" {
+                    raw.get()
+                } else {
+                    type_of(raw)
+                };
                 self.wrong(
                     name,
-                    format!("must be a whole number from {} to {}, not {shown}", bounds.start(), bounds.end()),
+                    format!(
+                        "must be a whole number from {} to {}, not {shown}",
+                        bounds.start(),
+                        bounds.end()
+                    ),
                 );
                 None
             }
@@ -117,7 +141,10 @@ impl<'a> Object<'a> {
         match read_list(raw) {
             Ok(list) if list.len() <= limit => Some(list),
             Ok(list) => {
-                self.wrong(name, format!("has {} entries, at most {limit} are allowed", list.len()));
+                self.wrong(
+                    name,
+                    format!("has {} entries, at most {limit} are allowed", list.len()),
+                );
                 None
             }
             Err(error) => {
@@ -128,7 +155,11 @@ impl<'a> Object<'a> {
     }
 
     /// Takes an object of texts, at most `limit` of them.
-    pub(crate) fn texts(&mut self, name: &str, limit: usize) -> Option<Vec<(Cow<'a, str>, Cow<'a, str>)>> {
+    pub(crate) fn texts(
+        &mut self,
+        name: &str,
+        limit: usize,
+    ) -> Option<Vec<(Cow<'a, str>, Cow<'a, str>)>> {
         let raw = self.given(name)?;
         let object = if raw.get().starts_with('{') {
             read_object(&mut serde_json::Deserializer::from_str(raw.get()), false).ok()
@@ -136,11 +167,20 @@ impl<'a> Object<'a> {
             None
         };
         let Some(object) = object else {
-            self.wrong(name, format!("must be an object of texts, each given once, not {}", type_of(raw)));
+            self.wrong(
+                name,
+                format!(
+                    "must be an object of texts, each given once, not {}",
+                    type_of(raw)
+                ),
+            );
             return None;
         };
         if object.len() > limit {
-            self.wrong(name, format!("has {} entries, at most {limit} are allowed", object.len()));
+            self.wrong(
+                name,
+                format!("has {} entries, at most {limit} are allowed", object.len()),
+            );
             return None;
         }
         let mut texts = Vec::with_capacity(object.len());
@@ -155,7 +195,12 @@ impl<'a> Object<'a> {
 
     /// Writes down that a field is missing, where it is and nothing else was found wrong with it.
     pub(crate) fn require<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
-        let told = |error: &FieldError| error.pointer.strip_prefix(self.at.as_str()).is_some_and(|it| it == format!("/{name}"));
+        let told = |error: &FieldError| {
+            error
+                .pointer
+                .strip_prefix(self.at.as_str())
+                .is_some_and(|it| it == format!("/{name}"))
+        };
         if value.is_none() && !self.invalid.iter().any(told) {
             self.wrong(name, "is required");
         }
@@ -196,7 +241,11 @@ impl<'a> Object<'a> {
 
 /// A name as part of a JSON pointer; bounded, for it comes back to the sender.
 pub(crate) fn escape(name: &str) -> String {
-    name.chars().take(128).collect::<String>().replace('~', "~0").replace('/', "~1")
+    name.chars()
+        .take(128)
+        .collect::<String>()
+        .replace('~', "~0")
+        .replace('/', "~1")
 }
 
 /// What a raw value is, for people.
@@ -213,7 +262,10 @@ pub(crate) fn type_of(raw: &RawValue) -> &'static str {
 
 /// Reads a raw value as a text; borrows it where nothing is escaped.
 pub(crate) fn text_of(raw: &RawValue) -> Result<Cow<'_, str>, String> {
-    let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let inner = raw
+        .get()
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
     match inner {
         None => Err(format!("must be a text, not {}", type_of(raw))),
         Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
@@ -258,16 +310,28 @@ fn read_object<'a, R: serde_json::de::Read<'a>>(
 ) -> Result<Entries<'a>, Problem> {
     let (entries, twice) = from
         .deserialize_map(Fields)
-        .and_then(|fields| if whole { from.end().map(|()| fields) } else { Ok(fields) })
+        .and_then(|fields| {
+            if whole {
+                from.end().map(|()| fields)
+            } else {
+                Ok(fields)
+            }
+        })
         .map_err(|error| {
             if error.is_data() {
                 Problem::field("", "must be a JSON object")
             } else {
-                Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"))
+                Problem::new(
+                    Code::MalformedJson,
+                    format!("the body is not JSON: {error}"),
+                )
             }
         })?;
     match twice {
-        Some(name) => Err(Problem::field(format!("/{}", escape(&name)), "is given twice; give it once")),
+        Some(name) => Err(Problem::field(
+            format!("/{}", escape(&name)),
+            "is given twice; give it once",
+        )),
         None => Ok(entries),
     }
 }
@@ -343,7 +407,9 @@ pub(crate) fn check_depth(body: &[u8]) -> Result<(), Problem> {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > DEPTH_MAX {
-                    let detail = format!("the body is nested deeper than {DEPTH_MAX}; flatten it, or send it as a text");
+                    let detail = format!(
+                        "the body is nested deeper than {DEPTH_MAX}; flatten it, or send it as a text"
+                    );
                     return Err(Problem::new(Code::MalformedJson, detail));
                 }
             }
@@ -363,28 +429,64 @@ mod tests {
         let body = br#"{"kind":"a\u0062","payload": {"b": 1.00, "a" :[ ]} ,"x":1}"#;
         let mut object = Object::parse(body).expect("good");
         assert_eq!(object.text("kind").as_deref(), Some("ab"));
-        assert_eq!(object.raw("payload").expect("there").get(), r#"{"b": 1.00, "a" :[ ]}"#);
-        let problem = object.finish(&["kind", "payload", "y"]).expect_err("x is unknown");
-        assert_eq!((problem.code, problem.errors[0].pointer.as_str()), (Code::UnknownField, "/x"));
-        assert!(problem.errors[0].detail.contains("`y`"), "{:?}", problem.errors);
+        assert_eq!(
+            object.raw("payload").expect("there").get(),
+            r#"{"b": 1.00, "a" :[ ]}"#
+        );
+        let problem = object
+            .finish(&["kind", "payload", "y"])
+            .expect_err("x is unknown");
+        assert_eq!(
+            (problem.code, problem.errors[0].pointer.as_str()),
+            (Code::UnknownField, "/x")
+        );
+        assert!(
+            problem.errors[0].detail.contains("`y`"),
+            "{:?}",
+            problem.errors
+        );
     }
 
     #[test]
     fn depth_is_counted_outside_of_texts_only() {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(check_depth(deep(64).as_bytes()).is_ok());
-        assert_eq!(check_depth(deep(65).as_bytes()).expect_err("deep").code, Code::MalformedJson);
+        assert_eq!(
+            check_depth(deep(65).as_bytes()).expect_err("deep").code,
+            Code::MalformedJson
+        );
         assert!(check_depth(format!(r#"["{}\"["]"#, "[".repeat(99)).as_bytes()).is_ok());
     }
 
     #[test]
     fn what_is_no_json_and_what_is_no_object_are_told_apart() {
-        for body in ["", "{", "{\"a\":}", "{} x", "nul", "{\"a\":1,}", "{'a':1}", "{\"a\":01}", "\u{feff}{}"] {
-            assert_eq!(Object::parse(body.as_bytes()).expect_err(body).code, Code::MalformedJson, "{body}");
+        for body in [
+            "",
+            "{",
+            "{\"a\":}",
+            "{} x",
+            "nul",
+            "{\"a\":1,}",
+            "{'a':1}",
+            "{\"a\":01}",
+            "\u{feff}{}",
+        ] {
+            assert_eq!(
+                Object::parse(body.as_bytes()).expect_err(body).code,
+                Code::MalformedJson,
+                "{body}"
+            );
         }
-        assert_eq!(Object::parse(b"{\"a\":\"\xff\"}").expect_err("bytes").code, Code::MalformedJson);
+        assert_eq!(
+            Object::parse(b"{\"a\":\"\xff\"}").expect_err("bytes").code,
+            Code::MalformedJson
+        );
         for body in ["[]", "1", "\"x\"", "null", "true", r#"{"a":1,"a":2}"#] {
-            assert_eq!(Object::parse(body.as_bytes()).expect_err(body).code, Code::InvalidField, "{body}");
+            assert_eq!(
+                Object::parse(body.as_bytes()).expect_err(body).code,
+                Code::InvalidField,
+                "{body}"
+            );
         }
     }
 }

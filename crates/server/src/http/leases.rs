@@ -31,7 +31,8 @@ const NAMES_MAX: usize = 100;
 /// The longest poll: a client that waits longer cannot be told from one that is gone.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const LEASE_DEFAULT: Duration = Duration::from_secs(30);
-const LEASE_BOUNDS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+const LEASE_BOUNDS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3_600);
 
 /// One message with the right to handle it.
 #[derive(Serialize, ToSchema)]
@@ -106,15 +107,25 @@ pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Ans
     };
     let policies = app.station.policies();
     let rows: Vec<MessageRow> = deliveries.iter().map(row_of).collect();
-    let views = deliveries.iter().zip(&rows).map(|(delivery, row)| DeliveryView {
-        message: MessageView::new(row, &policies, true),
-        attempt: delivery.record.ledger.attempts,
-        fence: delivery.record.fence.0,
-        lease: lease_text(delivery.lease()),
-        expires_at: Time(delivery.lease_until),
-        deadline: Time(delivery.started_at + policies.kind(delivery.message.lane.kind()).attempt_timeout),
-    });
-    Ok(json(StatusCode::OK, &Deliveries { deliveries: views.collect() }))
+    let views = deliveries
+        .iter()
+        .zip(&rows)
+        .map(|(delivery, row)| DeliveryView {
+            message: MessageView::new(row, &policies, true),
+            attempt: delivery.record.ledger.attempts,
+            fence: delivery.record.fence.0,
+            lease: lease_text(delivery.lease()),
+            expires_at: Time(delivery.lease_until),
+            deadline: Time(
+                delivery.started_at + policies.kind(delivery.message.lane.kind()).attempt_timeout,
+            ),
+        });
+    Ok(json(
+        StatusCode::OK,
+        &Deliveries {
+            deliveries: views.collect(),
+        },
+    ))
 }
 
 fn row_of(delivery: &Delivery) -> MessageRow {
@@ -132,21 +143,31 @@ fn lease_text(lease: Lease) -> String {
 }
 
 fn read_wish(mut object: Object<'_>) -> Result<Pull, Problem> {
-    let kinds = names(&mut object, "kinds", KindPattern::new);
+    let kinds = names(&mut object, "kinds", |text| KindPattern::new(text));
     let kinds = object.require("kinds", kinds);
     if kinds.as_ref().is_some_and(Vec::is_empty) {
-        object.wrong("kinds", "must have 1 to 100 entries, such as \"email.send\" or \"email.*\"");
+        object.wrong(
+            "kinds",
+            "must have 1 to 100 entries, such as \"email.send\" or \"email.*\"",
+        );
     }
-    let queues = names(&mut object, "queues", Queue::new);
-    let max = object.integer("max", 1..=BATCH_MAX).and_then(|max| u32::try_from(max).ok());
+    let queues = names(&mut object, "queues", |text| Queue::new(text));
+    let max = object
+        .integer("max", 1..=BATCH_MAX)
+        .and_then(|max| u32::try_from(max).ok());
     let lease = lease_length(&mut object);
     let wait = object.parsed("wait", |text| {
         let wait = parse_duration(text)?;
-        if wait <= WAIT_MAX { Ok(wait) } else { Err(format!("is too long: {text:?}; at most \"30s\" is allowed")) }
+        if wait <= WAIT_MAX {
+            Ok(wait)
+        } else {
+            Err(format!("is too long: {text:?}; at most \"30s\" is allowed"))
+        }
     });
     let worker = object.parsed("worker", |text| {
         let good = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);
-        good.then(|| Arc::<str>::from(text)).ok_or("must be 1 to 255 bytes without control characters")
+        good.then(|| Arc::<str>::from(text))
+            .ok_or("must be 1 to 255 bytes without control characters")
     });
     object.finish(WISH_FIELDS)?;
     Ok(Pull {
@@ -165,7 +186,9 @@ fn lease_length(object: &mut Object<'_>) -> Duration {
         if LEASE_BOUNDS.contains(&length) {
             Ok(length)
         } else {
-            Err(format!("is out of bounds: {text:?}; allowed are \"1s\" to \"1h\""))
+            Err(format!(
+                "is out of bounds: {text:?}; allowed are \"1s\" to \"1h\""
+            ))
         }
     });
     length.unwrap_or(LEASE_DEFAULT)
@@ -188,12 +211,18 @@ fn names<T, E: std::fmt::Display>(
 }
 
 fn lost() -> Problem {
-    Problem::new(Code::LeaseLost, "the fence is old, or the message is settled already: nothing was changed; drop the work")
+    Problem::new(
+        Code::LeaseLost,
+        "the fence is old, or the message is settled already: nothing was changed; drop the work",
+    )
 }
 
 fn parse_lease(text: &str) -> Option<Lease> {
     let (id, fence) = text.split_once('.')?;
-    Some(Lease { id: MessageId::parse(id)?, fence: Fence(fence.parse().ok()?) })
+    Some(Lease {
+        id: MessageId::parse(id)?,
+        fence: Fence(fence.parse().ok()?),
+    })
 }
 
 /// Takes `fence`, and gives the lease if the two belong together.
@@ -208,15 +237,28 @@ fn take_lease(object: &mut Object<'_>, lease: Option<Lease>) -> Option<Lease> {
     (status = 200, body = Extended),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn heartbeat(State(app): State<App>, Path(lease): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn heartbeat(
+    State(app): State<App>,
+    Path(lease): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     let (parts, body) = request.into_parts();
     let bytes = read_json(&app, &parts.headers, body, ENVELOPE_BYTES_MAX).await?;
     let mut object = Object::parse(&bytes)?;
     let lease = take_lease(&mut object, parse_lease(&lease));
     let length = lease_length(&mut object);
     object.finish(&["fence", "lease"])?;
-    match app.station.heartbeat(lease.ok_or_else(lost)?, length).await? {
-        Heartbeat::Until(until) => Ok(json(StatusCode::OK, &Extended { expires_at: Time(until) })),
+    match app
+        .station
+        .heartbeat(lease.ok_or_else(lost)?, length)
+        .await?
+    {
+        Heartbeat::Until(until) => Ok(json(
+            StatusCode::OK,
+            &Extended {
+                expires_at: Time(until),
+            },
+        )),
         Heartbeat::LeaseLost => Err(lost()),
     }
 }
@@ -226,7 +268,11 @@ pub(crate) async fn heartbeat(State(app): State<App>, Path(lease): Path<String>,
     (status = 200, body = StateView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn complete(State(app): State<App>, Path(lease): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn complete(
+    State(app): State<App>,
+    Path(lease): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     settle_one(&app, &lease, "complete", request).await
 }
 
@@ -235,7 +281,11 @@ pub(crate) async fn complete(State(app): State<App>, Path(lease): Path<String>, 
     (status = 200, body = StateView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn fail(State(app): State<App>, Path(lease): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn fail(
+    State(app): State<App>,
+    Path(lease): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     settle_one(&app, &lease, "fail", request).await
 }
 
@@ -244,7 +294,11 @@ pub(crate) async fn fail(State(app): State<App>, Path(lease): Path<String>, requ
     (status = 200, body = StateView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn snooze(State(app): State<App>, Path(lease): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn snooze(
+    State(app): State<App>,
+    Path(lease): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     settle_one(&app, &lease, "snooze", request).await
 }
 
@@ -253,7 +307,11 @@ pub(crate) async fn snooze(State(app): State<App>, Path(lease): Path<String>, re
     (status = 200, body = StateView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn park(State(app): State<App>, Path(lease): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn park(
+    State(app): State<App>,
+    Path(lease): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     settle_one(&app, &lease, "park", request).await
 }
 
@@ -272,7 +330,11 @@ async fn settle_one(app: &App, lease: &str, verb: &str, request: Request<Body>) 
 }
 
 fn report(lease: Lease, outcome: Outcome) -> Report {
-    Report { lease, finding: Finding::of_code(&outcome), outcome }
+    Report {
+        lease,
+        finding: Finding::of_code(&outcome),
+        outcome,
+    }
 }
 
 /// The fields of a failure beside lease and fence, as documented in [`schemas::LeaseFail`].
@@ -287,7 +349,12 @@ fn read_outcome(object: &mut Object<'_>, verb: &str) -> (Outcome, &'static [&'st
             let delay = object.require("delay", delay).unwrap_or_default();
             (Outcome::Snoozed { delay }, &["delay"])
         }
-        "park" => (Outcome::Parked { reason: super::messages::reason_of(object) }, &["reason"]),
+        "park" => (
+            Outcome::Parked {
+                reason: super::messages::reason_of(object),
+            },
+            &["reason"],
+        ),
         _ => (Outcome::Completed, &[]),
     }
 }
@@ -299,18 +366,27 @@ fn read_failure(object: &mut Object<'_>) -> Outcome {
     });
     let code = object.text("code");
     let message = object.text("message");
-    let mut failure = Failure::new(code.as_deref().unwrap_or("error"), message.as_deref().unwrap_or(""));
+    let mut failure = Failure::new(
+        code.as_deref().unwrap_or("error"),
+        message.as_deref().unwrap_or(""),
+    );
     if let Some(trace) = object.text("stack_trace") {
         failure = failure.with_stack_trace(&trace);
     }
     let retry_after = object.parsed("retry_after", parse_duration);
     let class = class.unwrap_or(ErrorClass::Transient);
     if retry_after.is_some() && class != ErrorClass::Throttled {
-        object.wrong("retry_after", "is for the class throttled; use it, or leave this out");
+        object.wrong(
+            "retry_after",
+            "is for the class throttled; use it, or leave this out",
+        );
     }
     match class {
         ErrorClass::Transient => Outcome::Failed(failure),
-        ErrorClass::Throttled => Outcome::Throttled { failure, retry_after },
+        ErrorClass::Throttled => Outcome::Throttled {
+            failure,
+            retry_after,
+        },
         ErrorClass::Unavailable => Outcome::Unreachable(failure),
         ErrorClass::Terminal => Outcome::Refused(failure),
         ErrorClass::Poison => Outcome::Panicked(failure),
@@ -326,7 +402,10 @@ pub(crate) async fn settle(State(app): State<App>, request: Request<Body>) -> An
     let (parts, body) = request.into_parts();
     let bytes = read_json(&app, &parts.headers, body, batch_max(app.payload_max)).await?;
     let mut object = Object::parse(&bytes)?;
-    let items = object.list("settlements", usize::try_from(BATCH_MAX).unwrap_or(usize::MAX));
+    let items = object.list(
+        "settlements",
+        usize::try_from(BATCH_MAX).unwrap_or(usize::MAX),
+    );
     let items = object.require("settlements", items);
     object.finish(&["settlements"])?;
     let mut names = Vec::new();
@@ -337,15 +416,28 @@ pub(crate) async fn settle(State(app): State<App>, request: Request<Body>) -> An
         names.push((name, lease.is_some()));
         reports.extend(lease.map(|lease| report(lease, outcome)));
     }
-    let mut answers = if reports.is_empty() { Vec::new() } else { app.station.report(reports).await? }.into_iter();
+    let mut answers = if reports.is_empty() {
+        Vec::new()
+    } else {
+        app.station.report(reports).await?
+    }
+    .into_iter();
     let settled = names
         .into_iter()
-        .map(|(lease, known)| match known.then(|| answers.next()).flatten() {
-            Some(Reported::Settled(state)) => SettledItem { lease, state: Some(state.as_str()), error: None },
-            Some(Reported::LeaseLost) | None => {
-                SettledItem { lease, state: None, error: Some(Code::LeaseLost.as_str()) }
-            }
-        })
+        .map(
+            |(lease, known)| match known.then(|| answers.next()).flatten() {
+                Some(Reported::Settled(state)) => SettledItem {
+                    lease,
+                    state: Some(state.as_str()),
+                    error: None,
+                },
+                Some(Reported::LeaseLost) | None => SettledItem {
+                    lease,
+                    state: None,
+                    error: Some(Code::LeaseLost.as_str()),
+                },
+            },
+        )
         .collect();
     Ok(json(StatusCode::OK, &SettledList { settled }))
 }
@@ -356,7 +448,10 @@ fn read_settlement(mut object: Object<'_>) -> Result<(String, Outcome, Option<Le
     let lease = take_lease(&mut object, parse_lease(&name));
     let verb = object.parsed("action", |text| {
         let known = ["complete", "fail", "snooze", "park"];
-        known.into_iter().find(|verb| *verb == text).ok_or("must be one of complete, fail, snooze, park")
+        known
+            .into_iter()
+            .find(|verb| *verb == text)
+            .ok_or("must be one of complete, fail, snooze, park")
     });
     let verb = object.require("action", verb).unwrap_or("complete");
     let (outcome, fields) = read_outcome(&mut object, verb);

@@ -17,7 +17,9 @@ use super::problem::{Code, Problem, ProblemBody};
 use super::query::{Query, listing};
 use super::reply::{batch_max, json, media_type, read_body, read_json, single_max};
 use super::submit::{self, Submission};
-use super::views::{Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView};
+use super::views::{
+    Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,
+};
 use super::{App, cloudevents, cursor, schemas};
 use crate::text::parse_time;
 
@@ -51,7 +53,9 @@ async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
     if !(opaque || structured || binary || plain) {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            format!("{media:?} is not understood as a message; send application/json, application/cloudevents+json, or any type with the header Waystation-Kind"),
+            format!(
+                "{media:?} is not understood as a message; send application/json, application/cloudevents+json, or any type with the header Waystation-Kind"
+            ),
         ));
     }
     let key = submit::idempotency_header(headers)?;
@@ -63,11 +67,19 @@ async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
     } else if binary {
         cloudevents::from_binary(headers, bytes, app.payload_max)?
     } else {
-        submit::from_json(Object::parse(&bytes)?, &bytes, app.payload_max, submit::FIELDS)?
+        submit::from_json(
+            Object::parse(&bytes)?,
+            &bytes,
+            app.payload_max,
+            submit::FIELDS,
+        )?
     };
     if let Some(key) = key {
         if submission.idempotency_key.is_some() {
-            return Err(Problem::field("Idempotency-Key", "is given beside an event's own source and id; leave it out"));
+            return Err(Problem::field(
+                "Idempotency-Key",
+                "is given beside an event's own source and id; leave it out",
+            ));
         }
         submission.idempotency_key = Some(key);
     }
@@ -83,14 +95,19 @@ async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_
         EnqueueAnswer::Refused { why, .. } => return Err(refused(why, "")),
     };
     let Some(one) = stored.first() else {
-        return Err(Problem::new(Code::Internal, "the store answered with nothing"));
+        return Err(Problem::new(
+            Code::Internal,
+            "the store answered with nothing",
+        ));
     };
     let mut response = json(StatusCode::ACCEPTED, &Accepted::new(one, &lane));
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{}", one.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
     if one.duplicate {
-        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -107,7 +124,10 @@ fn refused(why: Refusal, at: &str) -> Problem {
         }
         Refusal::TooManyLanes => Problem::new(
             Code::TooManyLanes,
-            format!("{at} would open lane {}; reuse a combination of queue, destination and kind", waystation_core::exchange::LANES_MAX + 1),
+            format!(
+                "{at} would open lane {}; reuse a combination of queue, destination and kind",
+                waystation_core::exchange::LANES_MAX + 1
+            ),
         ),
     }
 }
@@ -117,7 +137,12 @@ fn count_refusal(app: &App, answer: &Answer) {
     let Err(problem) = answer else { return };
     let by_engine = matches!(
         problem.code,
-        Code::Overloaded | Code::ShuttingDown | Code::StoreUnavailable | Code::DiskFull | Code::IdempotencyMismatch | Code::TooManyLanes
+        Code::Overloaded
+            | Code::ShuttingDown
+            | Code::StoreUnavailable
+            | Code::DiskFull
+            | Code::IdempotencyMismatch
+            | Code::TooManyLanes
     );
     if !by_engine && !problem.cut_off {
         app.telemetry.count_rejected(problem.code.as_str());
@@ -138,17 +163,32 @@ pub(crate) async fn submit_batch(State(app): State<App>, request: Request<Body>)
 
 async fn accept_batch(app: &App, parts: &Parts, body: Body) -> Answer {
     if parts.headers.contains_key("idempotency-key") {
-        return Err(Problem::field("Idempotency-Key", "is for single messages; give each item its own `idempotency_key`"));
+        return Err(Problem::field(
+            "Idempotency-Key",
+            "is for single messages; give each item its own `idempotency_key`",
+        ));
     }
     let bytes = read_json(app, &parts.headers, body, batch_max(app.payload_max)).await?;
     let drafts = read_batch(app, &parts.headers, &bytes)?;
     let stored = match app.station.submit(drafts).await? {
         EnqueueAnswer::Stored(stored) => stored,
-        EnqueueAnswer::Refused { index, why } => return Err(refused(why, &format!("/messages/{index}"))),
+        EnqueueAnswer::Refused { index, why } => {
+            return Err(refused(why, &format!("/messages/{index}")));
+        }
     };
-    let item = |one: &Enqueued| AcceptedItem { id: one.id.to_string(), state: one.state.as_str(), duplicate: one.duplicate };
+    let item = |one: &Enqueued| AcceptedItem {
+        id: one.id.to_string(),
+        state: one.state.as_str(),
+        duplicate: one.duplicate,
+    };
     let messages: Vec<AcceptedItem> = stored.iter().map(item).collect();
-    Ok(json(StatusCode::ACCEPTED, &AcceptedBatch { accepted: messages.len(), messages }))
+    Ok(json(
+        StatusCode::ACCEPTED,
+        &AcceptedBatch {
+            accepted: messages.len(),
+            messages,
+        },
+    ))
 }
 
 /// The most mistakes that one answer tells.
@@ -168,7 +208,9 @@ fn read_batch(app: &App, headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<Draft
     for (index, raw) in items.unwrap_or_default().into_iter().enumerate() {
         let at = format!("/messages/{index}");
         let read = Object::nested(raw, at.clone())
-            .and_then(|object| submit::from_json(object, bytes, app.payload_max, submit::BATCH_FIELDS))
+            .and_then(|object| {
+                submit::from_json(object, bytes, app.payload_max, submit::BATCH_FIELDS)
+            })
             .map(|mut submission| {
                 submission.headers = submit::with_trace(submission.headers, headers);
                 submission
@@ -187,7 +229,11 @@ fn read_batch(app: &App, headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<Draft
             break;
         }
     }
-    if invalid.is_empty() && unknown.is_empty() { Ok(drafts) } else { Err(Problem::fields(invalid, unknown)) }
+    if invalid.is_empty() && unknown.is_empty() {
+        Ok(drafts)
+    } else {
+        Err(Problem::fields(invalid, unknown))
+    }
 }
 
 /// Reads the id in a path; what is no id names no message.
@@ -197,7 +243,10 @@ pub(crate) fn parse_id(text: &str) -> Result<MessageId, Problem> {
 
 pub(crate) fn unknown(id: &str) -> Problem {
     let id: String = id.chars().take(64).collect();
-    Problem::new(Code::NotFound, format!("there is no message {id}; it was never accepted, or has left after its retention"))
+    Problem::new(
+        Code::NotFound,
+        format!("there is no message {id}; it was never accepted, or has left after its retention"),
+    )
 }
 
 /// Shows one message.
@@ -205,17 +254,28 @@ pub(crate) fn unknown(id: &str) -> Problem {
     (status = 200, body = MessageView, headers(("ETag" = String, description = "the fence, for If-Match"))),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     let mut query = Query::new(request.uri().query());
     let with_payload = query.boolean("payload").unwrap_or(true);
     query.finish(&["payload"])?;
-    let row = app.station.admin().get(parse_id(&id)?, app.station.now()).await?;
+    let row = app
+        .station
+        .admin()
+        .get(parse_id(&id)?, app.station.now())
+        .await?;
     let row = row.ok_or_else(|| unknown(&id))?;
     Ok(show(&app, &row, with_payload))
 }
 
 fn show(app: &App, row: &waystation_store::MessageRow, with_payload: bool) -> Response<Body> {
-    let mut response = json(StatusCode::OK, &MessageView::new(row, &app.station.policies(), with_payload));
+    let mut response = json(
+        StatusCode::OK,
+        &MessageView::new(row, &app.station.policies(), with_payload),
+    );
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", row.record.fence.0)) {
         response.headers_mut().insert(ETAG, tag);
     }
@@ -242,11 +302,28 @@ pub(crate) async fn dead_letters(State(app): State<App>, request: Request<Body>)
 
 async fn page(app: &App, query: Option<&str>, fixed: Option<MessageState>) -> Answer {
     let wanted = listing(query, fixed)?;
-    let after = wanted.cursor.as_deref().map(|text| cursor::decode(text, &wanted.filter)).transpose()?;
-    let page = app.station.admin().list(wanted.filter.clone(), after, wanted.limit, app.station.now()).await?;
+    let after = wanted
+        .cursor
+        .as_deref()
+        .map(|text| cursor::decode(text, &wanted.filter))
+        .transpose()?;
+    let page = app
+        .station
+        .admin()
+        .list(
+            wanted.filter.clone(),
+            after,
+            wanted.limit,
+            app.station.now(),
+        )
+        .await?;
     let policies = app.station.policies();
     let shown = MessagePage {
-        items: page.items.iter().map(|row| MessageView::new(row, &policies, false)).collect(),
+        items: page
+            .items
+            .iter()
+            .map(|row| MessageView::new(row, &policies, false))
+            .collect(),
         next_cursor: page.next.map(|next| cursor::encode(next, &wanted.filter)),
     };
     Ok(json(StatusCode::OK, &shown))
@@ -258,7 +335,12 @@ async fn page(app: &App, query: Option<&str>, fixed: Option<MessageState>) -> An
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn attempts(State(app): State<App>, Path(id): Path<String>) -> Answer {
-    let rows = app.station.admin().attempts(parse_id(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    let rows = app
+        .station
+        .admin()
+        .attempts(parse_id(&id)?)
+        .await?
+        .ok_or_else(|| unknown(&id))?;
     let items = rows.iter().map(AttemptView::new).collect();
     Ok(json(StatusCode::OK, &AttemptList { items }))
 }
@@ -268,7 +350,11 @@ pub(crate) async fn attempts(State(app): State<App>, Path(id): Path<String>) -> 
     (status = 200, body = MessageView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn retry(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn retry(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     operate(&app, &id, "retry", request).await
 }
 
@@ -277,7 +363,11 @@ pub(crate) async fn retry(State(app): State<App>, Path(id): Path<String>, reques
     (status = 200, body = MessageView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn cancel(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     operate(&app, &id, "cancel", request).await
 }
 
@@ -286,7 +376,11 @@ pub(crate) async fn cancel(State(app): State<App>, Path(id): Path<String>, reque
     (status = 200, body = MessageView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn park(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn park(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     operate(&app, &id, "park", request).await
 }
 
@@ -295,7 +389,11 @@ pub(crate) async fn park(State(app): State<App>, Path(id): Path<String>, request
     (status = 200, body = MessageView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn unpark(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn unpark(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     operate(&app, &id, "unpark", request).await
 }
 
@@ -306,7 +404,8 @@ const REASON_BYTES_MAX: usize = 1_024;
 pub(crate) fn reason_of(object: &mut Object<'_>) -> Arc<str> {
     let reason = object.parsed("reason", |text| {
         let good = text.len() <= REASON_BYTES_MAX && !text.chars().any(char::is_control);
-        good.then(|| Arc::from(text)).ok_or("must be one line of at most 1024 bytes")
+        good.then(|| Arc::from(text))
+            .ok_or("must be one line of at most 1024 bytes")
     });
     reason.unwrap_or_else(|| Arc::from(""))
 }
@@ -329,11 +428,19 @@ async fn operate(app: &App, id: &str, verb: &str, request: Request<Body>) -> Ans
 
 async fn carry_out(app: &App, id: MessageId, verb: &str, operation: Operation) -> Answer {
     let policies = app.station.policies();
-    match app.station.admin().operate(id, operation, policies, app.station.now()).await? {
+    match app
+        .station
+        .admin()
+        .operate(id, operation, policies, app.station.now())
+        .await?
+    {
         Operated::Done(row) => Ok(show(app, &row, true)),
         Operated::Illegal(row) => {
             let state = row.record.state;
-            let detail = format!("the message is {}, so it cannot be changed by {verb}", state.as_str());
+            let detail = format!(
+                "the message is {}, so it cannot be changed by {verb}",
+                state.as_str()
+            );
             Err(Problem::new(Code::Conflict, detail).with_state(state))
         }
         Operated::Stale(row) => {
@@ -348,14 +455,25 @@ async fn carry_out(app: &App, id: MessageId, verb: &str, operation: Operation) -
 }
 
 /// The fields that can be changed, as documented in [`schemas::MessageEdit`].
-pub(crate) const EDIT_FIELDS: &[&str] = &["payload", "due_at", "priority", "max_attempts", "headers", "destination"];
+pub(crate) const EDIT_FIELDS: &[&str] = &[
+    "payload",
+    "due_at",
+    "priority",
+    "max_attempts",
+    "headers",
+    "destination",
+];
 
 /// Changes a waiting, parked or dead message.
 #[utoipa::path(patch, path = "/v1/messages/{id}", tag = "acting", params(("id" = String, Path, description = "the message's id"), ("If-Match" = Option<String>, Header, description = "the fence in quotes: changes nothing if it is another one by now")), request_body = schemas::MessageEdit, responses(
     (status = 200, body = MessageView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn edit(State(app): State<App>, Path(id): Path<String>, request: Request<Body>) -> Answer {
+pub(crate) async fn edit(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Answer {
     let id = parse_id(&id)?;
     let (parts, body) = request.into_parts();
     let fence = if_match(&parts.headers)?;
@@ -365,33 +483,56 @@ pub(crate) async fn edit(State(app): State<App>, Path(id): Path<String>, request
 }
 
 fn if_match(headers: &HeaderMap) -> Result<Option<Fence>, Problem> {
-    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
+    let Some(value) = headers.get(IF_MATCH) else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or("");
     if text == "*" {
         return Ok(None);
     }
-    let number = text.strip_prefix('"').and_then(|it| it.strip_suffix('"')).and_then(|it| it.parse().ok());
+    let number = text
+        .strip_prefix('"')
+        .and_then(|it| it.strip_suffix('"'))
+        .and_then(|it| it.parse().ok());
     match number {
         Some(number) => Ok(Some(Fence(number))),
-        None => Err(Problem::field("If-Match", "must be the message's fence in quotes, such as \"7\", as in ETag")),
+        None => Err(Problem::field(
+            "If-Match",
+            "must be the message's fence in quotes, such as \"7\", as in ETag",
+        )),
     }
 }
 
 fn read_edit(bytes: &Bytes, payload_max: usize) -> Result<Edit, Problem> {
     let mut object = Object::parse(bytes)?;
-    let payload = object.raw("payload").map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
+    let payload = object
+        .raw("payload")
+        .map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()));
     let edit = Edit {
         due_at: object.parsed("due_at", parse_time),
-        priority: object.integer("priority", 0..=9).and_then(|level| Priority::new(u8::try_from(level).ok()?)),
-        max_attempts: object.integer("max_attempts", 1..=100).and_then(|it| u32::try_from(it).ok()),
+        priority: object
+            .integer("priority", 0..=9)
+            .and_then(|level| Priority::new(u8::try_from(level).ok()?)),
+        max_attempts: object
+            .integer("max_attempts", 1..=100)
+            .and_then(|it| u32::try_from(it).ok()),
         headers: submit::headers_of(&mut object),
-        destination: object.parsed("destination", Destination::new),
+        destination: object.parsed("destination", |text| Destination::new(text)),
         payload: payload.map(|bytes| (bytes, Arc::clone(&submit::JSON))),
     };
     if edit == Edit::default() {
-        object.wrong("", format!("changes nothing; give at least one of {}", EDIT_FIELDS.join(", ")));
+        object.wrong(
+            "",
+            format!(
+                "changes nothing; give at least one of {}",
+                EDIT_FIELDS.join(", ")
+            ),
+        );
     }
     object.finish(EDIT_FIELDS)?;
-    submit::check_payload(edit.payload.as_ref().map_or(0, |(bytes, _)| bytes.len()), payload_max)?;
+    submit::check_payload(
+        edit.payload.as_ref().map_or(0, |(bytes, _)| bytes.len()),
+        payload_max,
+    )?;
     Ok(edit)
 }

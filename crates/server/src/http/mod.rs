@@ -35,12 +35,11 @@ use waystation::Station;
 use crate::telemetry::Telemetry;
 
 pub(crate) use door::Door;
-pub(crate) use problem::Code;
+pub(crate) use pages::markdown as errors_markdown;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
 pub(crate) use serve::serve;
 pub(crate) use views::quarantined;
-pub(crate) use pages::markdown as errors_markdown;
 
 /// What every handler of the API needs. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -28,7 +28,14 @@ pub(crate) struct Status {
 /// Tells that the process answers; open to everybody.
 #[utoipa::path(get, path = "/healthz", tag = "operating", responses((status = 200, body = Status)))]
 pub(crate) async fn healthz() -> Response<Body> {
-    json(StatusCode::OK, &Status { status: "ok", store: None, notes: Vec::new() })
+    json(
+        StatusCode::OK,
+        &Status {
+            status: "ok",
+            store: None,
+            notes: Vec::new(),
+        },
+    )
 }
 
 /// Tells whether the store takes writes and work moves; a destination that is down does not matter.
@@ -38,11 +45,17 @@ pub(crate) async fn healthz() -> Response<Body> {
 ))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Response<Body>, Problem> {
     if app.draining.is_cancelled() {
-        return Err(Problem::new(Code::ShuttingDown, "the server hands back its work and stops"));
+        return Err(Problem::new(
+            Code::ShuttingDown,
+            "the server hands back its work and stops",
+        ));
     }
     let health = app.station.admin().health().await?;
     if !health.accepts {
-        return Err(Problem::new(Code::StoreUnavailable, format!("the store takes no messages: {}", health.notes.join("; "))));
+        return Err(Problem::new(
+            Code::StoreUnavailable,
+            format!("the store takes no messages: {}", health.notes.join("; ")),
+        ));
     }
     if let Some(stuck) = app.station.stuck() {
         return Err(Problem {
@@ -50,13 +63,24 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<Response<Body>, Pro
             ..Problem::new(Code::Overloaded, format!("work does not move: {stuck}"))
         });
     }
-    Ok(json(StatusCode::OK, &Status { status: "ok", store: Some(health.backend), notes: health.notes }))
+    Ok(json(
+        StatusCode::OK,
+        &Status {
+            status: "ok",
+            store: Some(health.backend),
+            notes: health.notes,
+        },
+    ))
 }
 
 /// Gives the metrics in Prometheus' text form.
 #[utoipa::path(get, path = "/metrics", tag = "operating", responses((status = 200, content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response<Body>, Problem> {
-    let (admin, policies, now) = (app.station.admin(), app.station.policies(), app.station.now());
+    let (admin, policies, now) = (
+        app.station.admin(),
+        app.station.policies(),
+        app.station.now(),
+    );
     let lanes = admin.lanes(None, policies.clone(), now).await?;
     let circuits = admin.circuits(policies, now).await?;
     let handles = |kind: &waystation_core::name::Kind| app.station.handles(kind);

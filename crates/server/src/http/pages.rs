@@ -38,9 +38,15 @@ pub(crate) async fn list() -> Response<Body> {
 
 /// Explains one code.
 pub(crate) async fn one(Path(word): Path<String>) -> Result<Response<Body>, Problem> {
-    let code = Code::ALL.iter().find(|code| code.as_str() == word).ok_or_else(|| {
-        Problem::new(Code::NotFound, "there is no such error code; /errors lists them")
-    })?;
+    let code = Code::ALL
+        .iter()
+        .find(|code| code.as_str() == word)
+        .ok_or_else(|| {
+            Problem::new(
+                Code::NotFound,
+                "there is no such error code; /errors lists them",
+            )
+        })?;
     Ok(text(
         HTML,
         format!(
@@ -61,7 +67,13 @@ pub(crate) fn markdown() -> String {
          query parameter, or a header's name. `429` and `503` carry a `Retry-After`.\n\n| code | status | means | what to do |\n|---|---|---|---|\n",
     );
     for code in Code::ALL {
-        let row = format!("| `{}` | {} | {} | {} |\n", code.as_str(), code.status().as_u16(), code.title(), code.way_out());
+        let row = format!(
+            "| `{}` | {} | {} | {} |\n",
+            code.as_str(),
+            code.status().as_u16(),
+            code.title(),
+            code.way_out()
+        );
         page.push_str(&row);
     }
     page

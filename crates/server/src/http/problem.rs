@@ -145,7 +145,9 @@ impl Problem {
     /// Refuses with a code and what is wrong.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let retry_after = match code {
-            Code::RateLimited | Code::Overloaded | Code::StoreUnavailable => Some(Duration::from_secs(1)),
+            Code::RateLimited | Code::Overloaded | Code::StoreUnavailable => {
+                Some(Duration::from_secs(1))
+            }
             Code::DiskFull | Code::ShuttingDown => Some(Duration::from_secs(5)),
             Code::MalformedJson
             | Code::InvalidField
@@ -163,28 +165,54 @@ impl Problem {
             | Code::Forbidden
             | Code::Internal => None,
         };
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after, state: None, cut_off: false }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after,
+            state: None,
+            cut_off: false,
+        }
     }
 
     /// Refuses one field.
     pub(crate) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::fields(vec![FieldError { pointer: pointer.into(), detail: detail.into() }], Vec::new())
+        Self::fields(
+            vec![FieldError {
+                pointer: pointer.into(),
+                detail: detail.into(),
+            }],
+            Vec::new(),
+        )
     }
 
     /// Refuses fields: invalid ones and unknown ones.
     pub(crate) fn fields(invalid: Vec<FieldError>, unknown: Vec<FieldError>) -> Self {
-        let code = if invalid.is_empty() { Code::UnknownField } else { Code::InvalidField };
+        let code = if invalid.is_empty() {
+            Code::UnknownField
+        } else {
+            Code::InvalidField
+        };
         let errors = [invalid, unknown].concat();
         let detail = match errors.as_slice() {
             [one] => format!("{} {}", one.pointer, one.detail),
             many => format!("{} fields are wrong; nothing was written", many.len()),
         };
-        Self { errors, ..Self::new(code, detail) }
+        Self {
+            errors,
+            ..Self::new(code, detail)
+        }
     }
 
     /// Gives up on a client that is too slow or gone: it gets no answer.
     pub(crate) fn cut_off() -> Self {
-        Self { cut_off: true, ..Self::new(Code::Internal, "the client did not send its request in time") }
+        Self {
+            cut_off: true,
+            ..Self::new(
+                Code::Internal,
+                "the client did not send its request in time",
+            )
+        }
     }
 
     /// Adds where the message stands.
@@ -210,11 +238,17 @@ impl Problem {
         let mut response = Response::new(Body::from(bytes));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(wait) = self.retry_after {
             // Rounded up, for a client that comes a moment early is refused again.
             let secs = wait.as_millis().div_ceil(1_000).max(1);
-            headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(secs).unwrap_or(u64::MAX)));
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(u64::try_from(secs).unwrap_or(u64::MAX)),
+            );
         }
         if self.code == Code::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -237,11 +271,21 @@ impl IntoResponse for Problem {
 impl From<StationError> for Problem {
     fn from(error: StationError) -> Self {
         match error {
-            StationError::ShuttingDown => Self::new(Code::ShuttingDown, "nothing was written; repeat at once at another server, or here later"),
+            StationError::ShuttingDown => Self::new(
+                Code::ShuttingDown,
+                "nothing was written; repeat at once at another server, or here later",
+            ),
             StationError::Overloaded { retry_after } => Self {
                 retry_after: Some(retry_after),
-                ..Self::new(Code::Overloaded, "nothing was written; repeat after Retry-After")
+                ..Self::new(
+                    Code::Overloaded,
+                    "nothing was written; repeat after Retry-After",
+                )
             },
+            StationError::TooMany { asked, limit } => Self::new(
+                Code::PayloadTooLarge,
+                format!("{asked} at once, at most {limit} are allowed; send fewer at a time"),
+            ),
             StationError::Store(error) => error.into(),
         }
     }
@@ -251,14 +295,19 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let detail = error.to_string();
         match error {
-            StoreError::Conflict(_) | StoreError::Unavailable(_) => {
-                Self::new(Code::StoreUnavailable, format!("{detail}; nothing was written"))
-            }
+            StoreError::Conflict(_) | StoreError::Unavailable(_) => Self::new(
+                Code::StoreUnavailable,
+                format!("{detail}; nothing was written"),
+            ),
             StoreError::Indeterminate(_) => Self::new(
                 Code::StoreUnavailable,
-                format!("{detail}; it may or may not have been written: repeat it with the same idempotency key"),
+                format!(
+                    "{detail}; it may or may not have been written: repeat it with the same idempotency key"
+                ),
             ),
-            StoreError::Full(_) => Self::new(Code::DiskFull, format!("{detail}; nothing was written")),
+            StoreError::Full(_) => {
+                Self::new(Code::DiskFull, format!("{detail}; nothing was written"))
+            }
             StoreError::Corrupt(_) => Self::new(Code::Internal, detail),
         }
     }
@@ -280,7 +329,11 @@ mod tests {
         for &code in Code::ALL {
             let response = Problem::new(code, "x").respond("r".to_owned());
             let passes = matches!(code.status().as_u16(), 429 | 503);
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), passes, "{code:?}");
+            assert_eq!(
+                response.headers().contains_key(RETRY_AFTER),
+                passes,
+                "{code:?}"
+            );
         }
     }
 }

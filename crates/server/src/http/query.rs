@@ -28,16 +28,26 @@ impl Query {
                 (decode(name), decode(value))
             })
             .collect();
-        Self { pairs, invalid: Vec::new() }
+        Self {
+            pairs,
+            invalid: Vec::new(),
+        }
     }
 
     fn wrong(&mut self, name: &str, detail: impl Into<String>) {
         let name: String = name.chars().take(128).collect();
-        self.invalid.push(FieldError { pointer: format!("?{name}"), detail: detail.into() });
+        self.invalid.push(FieldError {
+            pointer: format!("?{name}"),
+            detail: detail.into(),
+        });
     }
 
     /// Takes a parameter; an empty one counts as not given.
-    pub(crate) fn parsed<T, E: fmt::Display>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub(crate) fn parsed<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
         let mut found: Vec<String> = Vec::new();
         self.pairs.retain_mut(|(known, value)| {
             let mine = known == name;
@@ -62,7 +72,9 @@ impl Query {
 
     /// Takes `true` or `false`.
     pub(crate) fn boolean(&mut self, name: &str) -> Option<bool> {
-        self.parsed(name, |text| text.parse::<bool>().map_err(|_| "must be true or false"))
+        self.parsed(name, |text| {
+            text.parse::<bool>().map_err(|_| "must be true or false")
+        })
     }
 
     /// Ends the reading: whatever was not taken is unknown.
@@ -85,7 +97,11 @@ impl Query {
                 }
             })
             .collect();
-        if unknown.is_empty() && self.invalid.is_empty() { Ok(()) } else { Err(Problem::fields(self.invalid, unknown)) }
+        if unknown.is_empty() && self.invalid.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::fields(self.invalid, unknown))
+        }
     }
 }
 
@@ -101,8 +117,19 @@ pub(crate) struct Listing {
 }
 
 /// The parameters of a list of messages.
-pub(crate) const LISTING: &[&str] =
-    &["queue", "kind", "destination", "state", "view", "fingerprint", "key", "since", "until", "cursor", "limit"];
+pub(crate) const LISTING: &[&str] = &[
+    "queue",
+    "kind",
+    "destination",
+    "state",
+    "view",
+    "fingerprint",
+    "key",
+    "since",
+    "until",
+    "cursor",
+    "limit",
+];
 /// How many are on a page where nothing is said.
 const LIMIT: u32 = 100;
 
@@ -114,30 +141,49 @@ pub(crate) fn listing(text: Option<&str>, fixed: Option<State>) -> Result<Listin
     let mut query = Query::new(text);
     let state = match fixed {
         Some(state) => Some(state),
-        None => query.parsed("state", |text| State::parse(text).ok_or_else(|| one_of(State::ALL.iter().map(|it| it.as_str())))),
+        None => query.parsed("state", |text| {
+            State::parse(text).ok_or_else(|| one_of(State::ALL.iter().map(|it| it.as_str())))
+        }),
     };
     let filter = Filter {
-        queue: query.parsed("queue", Queue::new),
-        kind: query.parsed("kind", Kind::new),
-        destination: query.parsed("destination", Destination::new),
+        queue: query.parsed("queue", |text| Queue::new(text)),
+        kind: query.parsed("kind", |text| Kind::new(text)),
+        destination: query.parsed("destination", |text| Destination::new(text)),
         state,
-        view: query.parsed("view", |text| View::parse(text).ok_or_else(|| one_of(View::ALL.iter().map(|it| it.as_str())))),
-        fingerprint: query.parsed("fingerprint", |text| {
-            let number = u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
-            number.map(Fingerprint).ok_or("must be 16 hex digits, as in `last_error.fingerprint`")
+        view: query.parsed("view", |text| {
+            View::parse(text).ok_or_else(|| one_of(View::ALL.iter().map(|it| it.as_str())))
         }),
-        key: query.parsed("key", Key::new),
+        fingerprint: query.parsed("fingerprint", |text| {
+            let number = u64::from_str_radix(text, 16)
+                .ok()
+                .filter(|_| text.len() == 16);
+            number
+                .map(Fingerprint)
+                .ok_or("must be 16 hex digits, as in `last_error.fingerprint`")
+        }),
+        key: query.parsed("key", |text| Key::new(text)),
         since: query.parsed("since", parse_time),
         until: query.parsed("until", parse_time),
     };
     let cursor = query.parsed("cursor", |text| Ok::<_, String>(text.to_owned()));
     let limit = query.parsed("limit", |text| {
-        let number = text.parse::<u32>().ok().filter(|number| (1..=PAGE_MAX).contains(number));
+        let number = text
+            .parse::<u32>()
+            .ok()
+            .filter(|number| (1..=PAGE_MAX).contains(number));
         number.ok_or_else(|| format!("must be a whole number from 1 to {PAGE_MAX}"))
     });
-    let known: Vec<&str> = LISTING.iter().copied().filter(|name| fixed.is_none() || *name != "state").collect();
+    let known: Vec<&str> = LISTING
+        .iter()
+        .copied()
+        .filter(|name| fixed.is_none() || *name != "state")
+        .collect();
     query.finish(&known)?;
-    Ok(Listing { filter, cursor, limit: limit.unwrap_or(LIMIT) })
+    Ok(Listing {
+        filter,
+        cursor,
+        limit: limit.unwrap_or(LIMIT),
+    })
 }
 
 fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
@@ -168,12 +214,9 @@ fn decode(text: &str) -> String {
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
-}
-
-/// Decodes one segment of a path.
-pub(crate) fn decode_segment(text: &str) -> String {
-    decode(&text.replace('+', "%2B"))
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -182,15 +225,36 @@ mod tests {
 
     #[test]
     fn a_listing_reads_its_filters_and_names_what_is_wrong() {
-        let good = listing(Some("state=dead&kind=email.send&key=a%20b&since=2026-01-01T00:00:00Z&limit=5&queue="), None)
-            .expect("good");
+        let good = listing(
+            Some("state=dead&kind=email.send&key=a%20b&since=2026-01-01T00:00:00Z&limit=5&queue="),
+            None,
+        )
+        .expect("good");
         assert_eq!((good.filter.state, good.limit), (Some(State::Dead), 5));
         assert_eq!(good.filter.key.expect("given").as_str(), "a b");
         assert_eq!(good.filter.queue, None);
-        let bad = listing(Some("state=deat&limit=0&limt=1&since=now&fingerprint=1&view=x&kind=a%20b&limit=2"), None)
-            .expect_err("bad");
-        let pointers: Vec<&str> = bad.errors.iter().map(|error| error.pointer.as_str()).collect();
-        assert_eq!(pointers, ["?state", "?kind", "?view", "?fingerprint", "?since", "?limit", "?limt"]);
+        let bad = listing(
+            Some("state=deat&limit=0&limt=1&since=now&fingerprint=1&view=x&kind=a%20b&limit=2"),
+            None,
+        )
+        .expect_err("bad");
+        let pointers: Vec<&str> = bad
+            .errors
+            .iter()
+            .map(|error| error.pointer.as_str())
+            .collect();
+        assert_eq!(
+            pointers,
+            [
+                "?state",
+                "?kind",
+                "?view",
+                "?fingerprint",
+                "?since",
+                "?limit",
+                "?limt"
+            ]
+        );
         assert!(listing(Some("state=dead"), Some(State::Dead)).is_err());
     }
 }

@@ -28,11 +28,21 @@ pub(crate) fn batch_max(payload_max: usize) -> usize {
 ///
 /// # Errors
 /// `payload_too_large` above `limit`; a client that is too slow, or gone, is cut off without an answer.
-pub(crate) async fn read_body(app: &App, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn read_body(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Bytes, Problem> {
     let too_large = || {
-        Problem::new(Code::PayloadTooLarge, format!("the body is larger than the limit of {limit} bytes; send less at once"))
+        Problem::new(
+            Code::PayloadTooLarge,
+            format!("the body is larger than the limit of {limit} bytes; send less at once"),
+        )
     };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
@@ -47,10 +57,19 @@ pub(crate) async fn read_body(app: &App, headers: &HeaderMap, body: Body, limit:
 ///
 /// # Errors
 /// As [`read_body`]; `unsupported_media_type` unless it says that it is JSON.
-pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn read_json(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Bytes, Problem> {
     check_json(headers)?;
     let bytes = read_body(app, headers, body, limit).await?;
-    Ok(if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes })
+    Ok(if bytes.is_empty() {
+        Bytes::from_static(b"{}")
+    } else {
+        bytes
+    })
 }
 
 /// Gives the media type of a request's body in lower case, without parameters; empty where none is said.
@@ -68,7 +87,10 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     if media.is_empty() || media.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Problem::new(Code::UnsupportedMediaType, format!("{media:?} is not understood here; send application/json")))
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        format!("{media:?} is not understood here; send application/json"),
+    ))
 }
 
 /// Writes a JSON response.
@@ -77,16 +99,23 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
         Ok(bytes) => {
             let mut response = Response::new(Body::from(bytes));
             *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        Err(error) => axum::response::IntoResponse::into_response(Problem::new(Code::Internal, error.to_string())),
+        Err(error) => axum::response::IntoResponse::into_response(Problem::new(
+            Code::Internal,
+            error.to_string(),
+        )),
     }
 }
 
 /// Writes a text response.
 pub(crate) fn text(content_type: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

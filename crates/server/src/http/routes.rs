@@ -84,12 +84,18 @@ impl App {
 
 async fn nowhere(request: Request) -> impl IntoResponse {
     let path: String = request.uri().path().chars().take(128).collect();
-    Problem::new(Code::NotFound, format!("there is nothing at {path:?}; /docs shows what there is"))
+    Problem::new(
+        Code::NotFound,
+        format!("there is nothing at {path:?}; /docs shows what there is"),
+    )
 }
 
 async fn not_so(request: Request) -> impl IntoResponse {
     let path: String = request.uri().path().chars().take(128).collect();
-    let detail = format!("{} is not for {path:?}; the header Allow names what is", request.method());
+    let detail = format!(
+        "{} is not for {path:?}; the header Allow names what is",
+        request.method()
+    );
     Problem::new(Code::MethodNotAllowed, detail)
 }
 
@@ -100,7 +106,12 @@ mod tests {
     fn properties(schema: &str) -> Vec<String> {
         let document = serde_json::to_value(super::openapi()).expect("it is JSON");
         let properties = &document["components"]["schemas"][schema]["properties"];
-        properties.as_object().unwrap_or_else(|| panic!("{schema} is there")).keys().cloned().collect()
+        properties
+            .as_object()
+            .unwrap_or_else(|| panic!("{schema} is there"))
+            .keys()
+            .cloned()
+            .collect()
     }
 
     #[test]
@@ -116,8 +127,12 @@ mod tests {
     fn the_document_is_openapi_3_1_and_has_every_route() {
         let document = serde_json::to_value(super::openapi()).expect("it is JSON");
         assert_eq!(document["openapi"], "3.1.0");
-        let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
-        assert_eq!(paths.len(), 29, "{paths:?}");
+        let paths: Vec<&String> = document["paths"]
+            .as_object()
+            .expect("paths")
+            .keys()
+            .collect();
+        assert_eq!(paths.len(), 31, "{paths:?}");
         assert!(document["paths"]["/v1/messages"]["post"]["responses"]["202"].is_object());
     }
 }

@@ -1,7 +1,10 @@
 //! What requests look like, for the OpenAPI document. The readers beside the handlers go field by
 //! field; a test holds the two to the same names.
 
-#![expect(dead_code, reason = "these types are read by the document's generator alone")]
+#![expect(
+    dead_code,
+    reason = "these types are read by the document's generator alone"
+)]
 
 use std::collections::BTreeMap;
 

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::door::Door;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::socket::Socket;
+use crate::{supervise, telemetry};
 
 /// The most headers of a request.
 const HEADERS_MAX: usize = 64;
@@ -67,12 +68,24 @@ impl fmt::Display for CutOff {
 impl std::error::Error for CutOff {}
 
 /// Serves until `stop`; then ends idle connections at once and others after their answer.
-pub(crate) async fn serve(listener: TcpListener, router: Router, door: Door, limits: Limits, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    door: Door,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let mut seed = [0_u8; 4];
     // Without chance the ids are still unique within the process.
-    let filled = getrandom::fill(&mut seed);
-    tracing::trace!(?filled, "request ids");
-    let shared = Arc::new(Shared { router, door, seed: u32::from_le_bytes(seed), requests: AtomicU64::new(0) });
+    if getrandom::fill(&mut seed).is_err() {
+        seed = std::process::id().to_le_bytes();
+    }
+    let shared = Arc::new(Shared {
+        router,
+        door,
+        seed: u32::from_le_bytes(seed),
+        requests: AtomicU64::new(0),
+    });
     let room = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     loop {
@@ -81,7 +94,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, door: Door, lim
             () = stop.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, local, permit)) = accepted else { continue };
+        let Some((stream, local, permit)) = accepted else {
+            continue;
+        };
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request| {
             let shared = Arc::clone(&shared);
@@ -92,14 +107,16 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, door: Door, lim
             .header_read_timeout(limits.header_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(Socket::new(stream, limits.write_timeout)), service);
+            .serve_connection(
+                TokioIo::new(Socket::new(stream, limits.write_timeout)),
+                service,
+            );
         let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
+        // How a connection ends, by fault of the client or not, is no news to anybody.
+        drop(supervise::start(async move {
+            drop(connection.await);
             drop(permit);
-        });
+        }));
     }
     drop(listener);
     tokio::select! {
@@ -120,33 +137,39 @@ async fn accept(
             stream.set_nodelay(true).ok()?;
             Some((stream, local, permit))
         }
-        Err(error) => {
-            tracing::debug!(%error, "cannot take a connection");
+        Err(_) => {
             tokio::time::sleep(BREATHER).await;
             None
         }
     }
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>, local: SocketAddr) -> Result<Response<Body>, CutOff> {
+async fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+    local: SocketAddr,
+) -> Result<Response<Body>, CutOff> {
     let number = shared.requests.fetch_add(1, Ordering::Relaxed);
     if let Err(problem) = shared.door.check(request.uri(), request.headers(), local) {
         return Ok(problem.respond(request_id(shared, number)));
     }
     // A router is ready at all times, and a clone of it is a counter's step.
-    let routed: Result<Response<Body>, Infallible> = shared.router.clone().call(request.map(Body::new)).await;
+    let routed: Result<Response<Body>, Infallible> =
+        shared.router.clone().call(request.map(Body::new)).await;
     let Ok(mut response) = routed;
     match response.extensions_mut().remove::<Problem>() {
         None => Ok(response),
         Some(problem) if problem.cut_off => Err(CutOff),
         Some(problem) => {
             let id = request_id(shared, number);
-            if problem.code.status().is_server_error() {
-                tracing::debug!(request_id = id, code = problem.code.as_str(), detail = problem.detail, "refused");
+            if problem.code == Code::Internal {
+                telemetry::log_internal(&id, &problem.detail);
             }
             let mut refusal = problem.respond(id);
             if let Some(allow) = response.headers_mut().remove(axum::http::header::ALLOW) {
-                refusal.headers_mut().insert(axum::http::header::ALLOW, allow);
+                refusal
+                    .headers_mut()
+                    .insert(axum::http::header::ALLOW, allow);
             }
             Ok(refusal)
         }

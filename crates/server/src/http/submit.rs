@@ -21,13 +21,34 @@ use crate::text::{parse_duration, parse_time};
 
 /// The fields of a message, as documented in [`super::schemas::NewMessage`].
 pub(crate) const FIELDS: &[&str] = &[
-    "kind", "payload", "queue", "destination", "key", "priority", "due_at", "delay", "expires_at", "ttl", "max_attempts",
+    "kind",
+    "payload",
+    "queue",
+    "destination",
+    "key",
+    "priority",
+    "due_at",
+    "delay",
+    "expires_at",
+    "ttl",
+    "max_attempts",
     "headers",
 ];
 /// The fields of a message in a batch.
 pub(crate) const BATCH_FIELDS: &[&str] = &[
-    "kind", "payload", "queue", "destination", "key", "priority", "due_at", "delay", "expires_at", "ttl", "max_attempts",
-    "headers", "idempotency_key",
+    "kind",
+    "payload",
+    "queue",
+    "destination",
+    "key",
+    "priority",
+    "due_at",
+    "delay",
+    "expires_at",
+    "ttl",
+    "max_attempts",
+    "headers",
+    "idempotency_key",
 ];
 /// The most headers of a message.
 pub(crate) const HEADERS_MAX: usize = 32;
@@ -106,7 +127,12 @@ impl Submission<'_> {
     ///
     /// # Errors
     /// `invalid_field` if the message would expire before it is due.
-    pub(crate) fn into_draft(self, policies: &Policies, now: Timestamp, at: &str) -> Result<Draft, Problem> {
+    pub(crate) fn into_draft(
+        self,
+        policies: &Policies,
+        now: Timestamp,
+        at: &str,
+    ) -> Result<Draft, Problem> {
         let due_at = self.due.as_ref().map(|due| due.resolve(now));
         let expires_at = self.expires.as_ref().map(|expires| expires.resolve(now));
         if let (Some(due), Some(expires)) = (due_at, expires_at)
@@ -121,7 +147,10 @@ impl Submission<'_> {
             key: Arc::clone(key),
             digest: self.digest(),
         });
-        let queue = self.queue.or_else(|| DEFAULT_QUEUE.clone()).ok_or_else(|| Problem::new(Code::Internal, "no default queue"))?;
+        let queue = self
+            .queue
+            .or_else(|| DEFAULT_QUEUE.clone())
+            .ok_or_else(|| Problem::new(Code::Internal, "no default queue"))?;
         Ok(Draft {
             lane: policies.lane(queue, self.kind, self.destination),
             key: self.key,
@@ -130,7 +159,10 @@ impl Submission<'_> {
             expires_at,
             max_attempts: self.max_attempts,
             headers: self.headers,
-            payload: Payload { bytes: self.payload, content_type: self.content_type },
+            payload: Payload {
+                bytes: self.payload,
+                content_type: self.content_type,
+            },
             idempotency,
             cause: None,
         })
@@ -141,9 +173,24 @@ impl Submission<'_> {
     fn digest(&self) -> [u8; 32] {
         let mut sha = Sha256::new();
         frame(&mut sha, self.kind.as_str().as_bytes());
-        frame(&mut sha, self.queue.as_ref().map_or("default", Queue::as_str).as_bytes());
-        frame(&mut sha, self.destination.as_ref().map_or("", Destination::as_str).as_bytes());
-        frame(&mut sha, self.key.as_ref().map_or("", Key::as_str).as_bytes());
+        frame(
+            &mut sha,
+            self.queue
+                .as_ref()
+                .map_or("default", Queue::as_str)
+                .as_bytes(),
+        );
+        frame(
+            &mut sha,
+            self.destination
+                .as_ref()
+                .map_or("", Destination::as_str)
+                .as_bytes(),
+        );
+        frame(
+            &mut sha,
+            self.key.as_ref().map_or("", Key::as_str).as_bytes(),
+        );
         frame(&mut sha, &[self.priority.unwrap_or_default().get()]);
         When::digest(self.due.as_ref(), &mut sha);
         When::digest(self.expires.as_ref(), &mut sha);
@@ -168,15 +215,19 @@ pub(crate) fn from_json<'a>(
     payload_max: usize,
     known: &[&str],
 ) -> Result<Submission<'a>, Problem> {
-    let kind = object.parsed("kind", Kind::new);
+    let kind = object.parsed("kind", |text| Kind::new(text));
     let kind = object.require("kind", kind);
-    let queue = object.parsed("queue", Queue::new);
-    let destination = object.parsed("destination", Destination::new);
-    let key = object.parsed("key", Key::new);
-    let priority = object.integer("priority", 0..=9).and_then(|level| Priority::new(u8::try_from(level).ok()?));
+    let queue = object.parsed("queue", |text| Queue::new(text));
+    let destination = object.parsed("destination", |text| Destination::new(text));
+    let key = object.parsed("key", |text| Key::new(text));
+    let priority = object
+        .integer("priority", 0..=9)
+        .and_then(|level| Priority::new(u8::try_from(level).ok()?));
     let due = when(&mut object, "due_at", "delay");
     let expires = when(&mut object, "expires_at", "ttl");
-    let max_attempts = object.integer("max_attempts", 1..=100).and_then(|it| u32::try_from(it).ok());
+    let max_attempts = object
+        .integer("max_attempts", 1..=100)
+        .and_then(|it| u32::try_from(it).ok());
     let headers = headers_of(&mut object);
     let idempotency_key = if known.contains(&"idempotency_key") {
         object.parsed("idempotency_key", check_idempotency_key)
@@ -218,7 +269,9 @@ pub(crate) fn check_payload(length: usize, limit: usize) -> Result<(), Problem> 
     }
     Err(Problem::new(
         Code::PayloadTooLarge,
-        format!("the payload has {length} bytes, at most {limit} are allowed; send a reference to it instead"),
+        format!(
+            "the payload has {length} bytes, at most {limit} are allowed; send a reference to it instead"
+        ),
     ))
 }
 
@@ -226,12 +279,19 @@ fn when<'a>(object: &mut Object<'a>, at: &str, after: &str) -> Option<When<'a>> 
     let time = object.text(at);
     let wait = object.text(after);
     if time.is_some() && wait.is_some() {
-        object.wrong(after, format!("is given beside {at}; give at most one of the two"));
+        object.wrong(
+            after,
+            format!("is given beside {at}; give at most one of the two"),
+        );
         return None;
     }
     let read = match (time, wait) {
-        (Some(text), _) => parse_time(&text).map(|time| When::At(time, text)).map_err(|error| (at, error)),
-        (None, Some(text)) => parse_duration(&text).map(|wait| When::In(wait, text)).map_err(|error| (after, error)),
+        (Some(text), _) => parse_time(&text)
+            .map(|time| When::At(time, text))
+            .map_err(|error| (at, error)),
+        (None, Some(text)) => parse_duration(&text)
+            .map(|wait| When::In(wait, text))
+            .map_err(|error| (after, error)),
         (None, None) => return None,
     };
     match read {
@@ -253,7 +313,10 @@ pub(crate) fn headers_of(object: &mut Object<'_>) -> Option<Headers> {
         let checked = check_header(&name).and_then(|()| check_header_value(&value));
         match checked {
             Err(error) => object.wrong(&format!("headers/{}", escape(&name)), error),
-            Ok(()) if twice => object.wrong(&format!("headers/{}", escape(&name)), "is given twice; give it once"),
+            Ok(()) if twice => object.wrong(
+                &format!("headers/{}", escape(&name)),
+                "is given twice; give it once",
+            ),
             Ok(()) => headers.push((Arc::from(lower), Arc::from(&*value))),
         }
     }
@@ -277,7 +340,9 @@ pub(crate) fn check_idempotency_key(text: &str) -> Result<Arc<str>, String> {
 /// # Errors
 /// `invalid_field` unless it keeps to its characters and length.
 pub(crate) fn idempotency_header(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     value
         .to_str()
         .map_err(|_| "must be 1 to 255 visible ASCII characters".to_owned())
@@ -288,24 +353,40 @@ pub(crate) fn idempotency_header(headers: &HeaderMap) -> Result<Option<Arc<str>>
 
 /// Adds the request's own `traceparent` to a message that brings none.
 pub(crate) fn with_trace(headers: Headers, request: &HeaderMap) -> Headers {
-    let Some(trace) = request.get("traceparent").and_then(|value| value.to_str().ok()) else { return headers };
+    let Some(trace) = request
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+    else {
+        return headers;
+    };
     let full = headers.len() >= HEADERS_MAX || trace.len() > 128;
     if full || headers.iter().any(|(name, _)| &**name == "traceparent") {
         return headers;
     }
-    headers.iter().cloned().chain([(Arc::from("traceparent"), Arc::from(trace))]).collect()
+    headers
+        .iter()
+        .cloned()
+        .chain([(Arc::from("traceparent"), Arc::from(trace))])
+        .collect()
 }
 
 /// Reads one message whose fields stand in headers and whose body is the payload.
 ///
 /// # Errors
 /// Names every header that is wrong.
-pub(crate) fn from_headers(request: &HeaderMap, body: Bytes, payload_max: usize) -> Result<Submission<'static>, Problem> {
-    let mut reader = HeaderReader { request, invalid: Vec::new() };
-    let kind = reader.parsed("Waystation-Kind", Kind::new);
-    let queue = reader.parsed("Waystation-Queue", Queue::new);
-    let destination = reader.parsed("Waystation-Destination", Destination::new);
-    let key = reader.parsed("Waystation-Key", Key::new);
+pub(crate) fn from_headers(
+    request: &HeaderMap,
+    body: Bytes,
+    payload_max: usize,
+) -> Result<Submission<'static>, Problem> {
+    let mut reader = HeaderReader {
+        request,
+        invalid: Vec::new(),
+    };
+    let kind = reader.parsed("Waystation-Kind", |text| Kind::new(text));
+    let queue = reader.parsed("Waystation-Queue", |text| Queue::new(text));
+    let destination = reader.parsed("Waystation-Destination", |text| Destination::new(text));
+    let key = reader.parsed("Waystation-Key", |text| Key::new(text));
     let priority = reader.parsed("Waystation-Priority", |text| {
         let level = text.parse::<u8>().ok().and_then(Priority::new);
         level.ok_or("must be a whole number from 0 to 9")
@@ -313,7 +394,10 @@ pub(crate) fn from_headers(request: &HeaderMap, body: Bytes, payload_max: usize)
     let due = reader.when("Waystation-Due-At", "Waystation-Delay");
     let expires = reader.when("Waystation-Expires-At", "Waystation-Ttl");
     let max_attempts = reader.parsed("Waystation-Max-Attempts", |text| {
-        let number = text.parse::<u32>().ok().filter(|number| (1..=100).contains(number));
+        let number = text
+            .parse::<u32>()
+            .ok()
+            .filter(|number| (1..=100).contains(number));
         number.ok_or("must be a whole number from 1 to 100")
     });
     let headers = reader.message_headers();
@@ -326,7 +410,11 @@ pub(crate) fn from_headers(request: &HeaderMap, body: Bytes, payload_max: usize)
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or("application/octet-stream");
-    let payload = if body.len() <= COPIED_MAX { Bytes::copy_from_slice(&body) } else { body };
+    let payload = if body.len() <= COPIED_MAX {
+        Bytes::copy_from_slice(&body)
+    } else {
+        body
+    };
     Ok(Submission {
         kind: kind.ok_or_else(|| Problem::field("Waystation-Kind", "is required"))?,
         queue,
@@ -337,7 +425,11 @@ pub(crate) fn from_headers(request: &HeaderMap, body: Bytes, payload_max: usize)
         expires,
         max_attempts,
         headers,
-        content_type: if content_type == &**JSON { Arc::clone(&JSON) } else { Arc::from(content_type) },
+        content_type: if content_type == &**JSON {
+            Arc::clone(&JSON)
+        } else {
+            Arc::from(content_type)
+        },
         payload,
         idempotency_key: None,
     })
@@ -345,8 +437,16 @@ pub(crate) fn from_headers(request: &HeaderMap, body: Bytes, payload_max: usize)
 
 /// The headers that stand for fields of a message.
 pub(crate) const FIELD_HEADERS: &[&str] = &[
-    "waystation-kind", "waystation-queue", "waystation-destination", "waystation-key", "waystation-priority",
-    "waystation-due-at", "waystation-delay", "waystation-expires-at", "waystation-ttl", "waystation-max-attempts",
+    "waystation-kind",
+    "waystation-queue",
+    "waystation-destination",
+    "waystation-key",
+    "waystation-priority",
+    "waystation-due-at",
+    "waystation-delay",
+    "waystation-expires-at",
+    "waystation-ttl",
+    "waystation-max-attempts",
 ];
 /// What the name of a header for the handler begins with.
 const HEADER_PREFIX: &str = "waystation-header-";
@@ -358,7 +458,10 @@ struct HeaderReader<'a> {
 
 impl HeaderReader<'_> {
     fn wrong(&mut self, name: &str, detail: impl Into<String>) {
-        self.invalid.push(FieldError { pointer: name.to_owned(), detail: detail.into() });
+        self.invalid.push(FieldError {
+            pointer: name.to_owned(),
+            detail: detail.into(),
+        });
     }
 
     fn text(&mut self, name: &str) -> Option<String> {
@@ -373,7 +476,11 @@ impl HeaderReader<'_> {
         None
     }
 
-    fn parsed<T, E: std::fmt::Display>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    fn parsed<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
         let text = self.text(name)?;
         match read(&text) {
             Ok(value) => Some(value),
@@ -386,12 +493,19 @@ impl HeaderReader<'_> {
 
     fn when(&mut self, at: &str, after: &str) -> Option<When<'static>> {
         if self.request.contains_key(at) && self.request.contains_key(after) {
-            self.wrong(after, format!("is given beside {at}; give at most one of the two"));
+            self.wrong(
+                after,
+                format!("is given beside {at}; give at most one of the two"),
+            );
             return None;
         }
-        let time = self.parsed(at, |text| parse_time(text).map(|time| When::At(time, Cow::Owned(text.to_owned()))));
+        let time = self.parsed(at, |text| {
+            parse_time(text).map(|time| When::At(time, Cow::Owned(text.to_owned())))
+        });
         time.or_else(|| {
-            self.parsed(after, |text| parse_duration(text).map(|wait| When::In(wait, Cow::Owned(text.to_owned()))))
+            self.parsed(after, |text| {
+                parse_duration(text).map(|wait| When::In(wait, Cow::Owned(text.to_owned())))
+            })
         })
     }
 
@@ -399,15 +513,29 @@ impl HeaderReader<'_> {
         let request = self.request;
         let mut headers: Vec<(Arc<str>, Arc<str>)> = Vec::new();
         for (name, value) in request {
-            let Some(name) = name.as_str().strip_prefix(HEADER_PREFIX) else { continue };
-            let text = value.to_str().map_err(|_| "must be visible ASCII".to_owned());
-            match text.and_then(|text| check_header(name).and_then(|()| check_header_value(text)).map(|()| text)) {
+            let Some(name) = name.as_str().strip_prefix(HEADER_PREFIX) else {
+                continue;
+            };
+            let text = value
+                .to_str()
+                .map_err(|_| "must be visible ASCII".to_owned());
+            match text.and_then(|text| {
+                check_header(name)
+                    .and_then(|()| check_header_value(text))
+                    .map(|()| text)
+            }) {
                 Ok(text) => headers.push((Arc::from(name), Arc::from(text))),
                 Err(error) => self.wrong(&format!("{HEADER_PREFIX}{name}"), error),
             }
         }
         if headers.len() > HEADERS_MAX {
-            self.wrong(HEADER_PREFIX, format!("is given {} times, at most {HEADERS_MAX} are allowed", headers.len()));
+            self.wrong(
+                HEADER_PREFIX,
+                format!(
+                    "is given {} times, at most {HEADERS_MAX} are allowed",
+                    headers.len()
+                ),
+            );
         }
         Arc::from(headers)
     }
@@ -467,7 +595,10 @@ mod tests {
         ] {
             assert_ne!(digest(base), digest(other), "{other}");
         }
-        let delays = [r#"{"kind":"k","delay":"60s"}"#, r#"{"kind":"k","delay":"1m"}"#];
+        let delays = [
+            r#"{"kind":"k","delay":"60s"}"#,
+            r#"{"kind":"k","delay":"1m"}"#,
+        ];
         assert_ne!(digest(delays[0]), digest(delays[1]), "times count as given");
     }
 
@@ -475,8 +606,23 @@ mod tests {
     fn all_mistakes_of_a_message_are_told_at_once() {
         let problem = read(r#"{"kind":"","queue":"a b","priority":10,"delay":"1x","ttl":5,"nonsense":1,"headers":{"a b":"c"}}"#)
             .expect_err("bad");
-        let pointers: Vec<&str> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/kind", "/queue", "/priority", "/ttl", "/delay", "/headers/a b", "/nonsense"]);
+        let pointers: Vec<&str> = problem
+            .errors
+            .iter()
+            .map(|error| error.pointer.as_str())
+            .collect();
+        assert_eq!(
+            pointers,
+            [
+                "/kind",
+                "/queue",
+                "/priority",
+                "/delay",
+                "/ttl",
+                "/headers/a b",
+                "/nonsense"
+            ]
+        );
         assert_eq!(problem.code, Code::InvalidField);
     }
 
@@ -484,9 +630,14 @@ mod tests {
     fn a_message_that_expires_before_it_is_due_is_refused() {
         let policies = Policies::default();
         let late = read(r#"{"kind":"k","delay":"2s","ttl":"1s"}"#).expect("each is good");
-        assert!(late.into_draft(&policies, Timestamp::from_secs(1), "").is_err());
+        assert!(
+            late.into_draft(&policies, Timestamp::from_secs(1), "")
+                .is_err()
+        );
         let good = read(r#"{"kind":"k","delay":"1s","ttl":"2s"}"#).expect("good");
-        let draft = good.into_draft(&policies, Timestamp::from_secs(1), "").expect("good");
+        let draft = good
+            .into_draft(&policies, Timestamp::from_secs(1), "")
+            .expect("good");
         assert_eq!(draft.due_at, Some(Timestamp::from_secs(2)));
         assert_eq!(draft.lane.to_string(), "default:k:k");
     }
@@ -494,6 +645,9 @@ mod tests {
     #[test]
     fn a_payload_above_the_limit_is_refused() {
         let body = format!(r#"{{"kind":"k","payload":"{}"}}"#, "x".repeat(63));
-        assert_eq!(read(&body).expect_err("65 bytes").code, Code::PayloadTooLarge);
+        assert_eq!(
+            read(&body).expect_err("65 bytes").code,
+            Code::PayloadTooLarge
+        );
     }
 }

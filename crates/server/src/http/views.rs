@@ -123,7 +123,13 @@ pub(crate) enum PayloadView<'a> {
 impl<'a> PayloadView<'a> {
     /// Shows a payload.
     pub(crate) fn new(payload: &'a Payload) -> Self {
-        let media = payload.content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        let media = payload
+            .content_type
+            .split(';')
+            .next()
+            .unwrap_or("")
+            .trim()
+            .to_ascii_lowercase();
         let is_json = media == "application/json" || media.ends_with("+json");
         match serde_json::from_slice::<&RawValue>(&payload.bytes) {
             Ok(raw) if is_json => Self::Json(raw),
@@ -199,7 +205,11 @@ impl<'a> MessageView<'a> {
     /// Shows a message, with its payload where it is asked for.
     pub(crate) fn new(row: &'a MessageRow, policies: &Policies, with_payload: bool) -> Self {
         let (message, record) = (&*row.message, &row.record);
-        let payload = if with_payload { PayloadView::new(&message.payload) } else { PayloadView::Left };
+        let payload = if with_payload {
+            PayloadView::new(&message.payload)
+        } else {
+            PayloadView::Left
+        };
         let (payload, payload_base64) = match payload {
             PayloadView::Left => (None, None),
             PayloadView::Json(raw) => (Some(raw), None),
@@ -217,19 +227,28 @@ impl<'a> MessageView<'a> {
             created_at: Time(message.created_at),
             due_at: Time(record.due_at),
             expires_at: message.expires_at.map(Time),
-            headers: message.headers.iter().map(|(name, value)| (&**name, &**value)).collect(),
+            headers: message
+                .headers
+                .iter()
+                .map(|(name, value)| (&**name, &**value))
+                .collect(),
             content_type: &message.payload.content_type,
             payload,
             payload_base64,
             attempts: record.ledger.attempts,
             counted: record.ledger.counted,
             refunded: record.ledger.refunded,
-            max_attempts: policies.kind(message.lane.kind()).attempts_max(message.max_attempts),
+            max_attempts: policies
+                .kind(message.lane.kind())
+                .attempts_max(message.max_attempts),
             deliveries: record.ledger.deliveries,
             strikes: record.ledger.strikes,
             generation: record.ledger.generation,
             fence: record.fence.0,
-            lease: row.lease.as_ref().map(|(worker, until)| LeaseView { worker, expires_at: Time(*until) }),
+            lease: row.lease.as_ref().map(|(worker, until)| LeaseView {
+                worker,
+                expires_at: Time(*until),
+            }),
             reason: record.reason.as_ref().map(ToString::to_string),
             last_error: row.last_error.as_ref().map(|error| LastErrorView {
                 class: error.class.as_str(),
@@ -501,7 +520,10 @@ pub(crate) const fn holds_back(state: CircuitState, mode: Mode) -> bool {
 
 /// How many messages of a lane wait behind an open circuit: all that wait, or none.
 pub(crate) fn quarantined(row: &LaneRow) -> u64 {
-    let held = row.gates.iter().any(|gate| holds_back(gate.view.state, gate.view.mode));
+    let held = row
+        .gates
+        .iter()
+        .any(|gate| holds_back(gate.view.state, gate.view.mode));
     if held { row.counts.waiting } else { 0 }
 }
 
@@ -512,7 +534,8 @@ fn drained_in(row: &LaneRow) -> Option<String> {
     }
     let net = row.drain_rate - row.arrival_rate;
     let secs = row.counts.waiting as f64 / net;
-    (net > 0.0 && secs < 1e9).then(|| duration_text(std::time::Duration::from_secs_f64(secs.ceil())))
+    (net > 0.0 && secs < 1e9)
+        .then(|| duration_text(std::time::Duration::from_secs_f64(secs.ceil())))
 }
 
 /// Calls within a circuit's window.
@@ -586,7 +609,10 @@ impl CircuitView {
             reason: row.status.reason.clone(),
             epoch: view.epoch.0,
             failures: row.status.failures,
-            window: WindowView { calls: row.status.window_calls, failures: row.status.window_failures },
+            window: WindowView {
+                calls: row.status.window_calls,
+                failures: row.status.window_failures,
+            },
             next_probe_at: row.status.next_probe_at.map(Time),
             ramp: row.status.ramp.map(|(rate, of)| RampView { rate, of }),
             not_before: view.not_before.map(Time),
@@ -611,6 +637,8 @@ pub(crate) struct StateView {
 
 impl From<State> for StateView {
     fn from(state: State) -> Self {
-        Self { state: state.as_str() }
+        Self {
+            state: state.as_str(),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Logs: the only place that chooses levels. WARN: it healed itself. ERROR: someone must come.
 
-use std::io::IsTerminal as _;
+#![expect(clippy::disallowed_macros, reason = "the door for logging")]
 
 use tracing_subscriber::EnvFilter;
 use waystation_core::event::Event;
@@ -12,7 +12,12 @@ use crate::config::{LogFormat, LogLevel};
 use crate::text::duration_text;
 
 /// Sends logs to standard error from now on; a second call changes nothing.
-pub(crate) fn install(level: LogLevel, format: LogFormat) {
+pub(crate) fn install(
+    level: LogLevel,
+    format: LogFormat,
+    colour: bool,
+    writer: fn() -> std::io::Stderr,
+) {
     let level = match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
@@ -21,61 +26,118 @@ pub(crate) fn install(level: LogLevel, format: LogFormat) {
     };
     // Other crates' words are for their authors; ours are chosen here.
     let filter = EnvFilter::new(format!("warn,waystation={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     let installed = match format {
-        LogFormat::Human => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Human => builder.with_ansi(colour).with_target(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
     };
     if installed.is_err() {
         tracing::debug!("logs were installed already");
     }
 }
 
+/// Writes down a request that failed by our own fault; its answer names the id.
+pub(crate) fn log_internal(request_id: &str, detail: &str) {
+    tracing::error!(request_id, detail, "a request failed");
+}
+
 /// Writes an event at its level.
 pub(super) fn log(event: &Event) {
     match event {
         Event::AttemptEnded { .. } => log_attempt(event),
-        Event::Accepted { lane, count, duplicates } => tracing::debug!(%lane, count, duplicates, "accepted"),
+        Event::Accepted {
+            lane,
+            count,
+            duplicates,
+        } => tracing::debug!(%lane, count, duplicates, "accepted"),
         Event::Rejected { reason } => tracing::debug!(reason, "refused"),
-        Event::StaleSettlement { lease } => tracing::info!(id = %lease.id, "a late word on a lost lease changed nothing"),
-        Event::LeaseLost { id, lane } => tracing::warn!(%id, %lane, "a lease ended without an outcome; the message goes round again"),
+        Event::StaleSettlement { lease } => {
+            tracing::info!(id = %lease.id, "a late word on a lost lease changed nothing")
+        }
+        Event::LeaseLost { id, lane } => {
+            tracing::warn!(%id, %lane, "a lease ended without an outcome; the message goes round again")
+        }
         Event::GateChanged(change) => {
             let (gate, to, why) = (&change.key, change.to.as_str(), &change.why);
             match change.to {
-                CircuitState::Open => tracing::warn!(circuit = %gate, to, why, "the circuit opened: its messages wait without losing attempts"),
+                CircuitState::Open => {
+                    tracing::warn!(circuit = %gate, to, why, "the circuit opened: its messages wait without losing attempts")
+                }
                 CircuitState::HalfOpen | CircuitState::Ramping | CircuitState::Closed => {
                     tracing::info!(circuit = %gate, from = change.from.as_str(), to, why, "the circuit changed");
                 }
             }
         }
-        Event::Refunded { gate, count } => tracing::info!(circuit = %gate, count, "attempts were given back after the trip"),
+        Event::Refunded { gate, count } => {
+            tracing::info!(circuit = %gate, count, "attempts were given back after the trip")
+        }
         Event::MassFailure(mass) if mass.begins => {
             let (lane, incident) = (&mass.lane, mass.incident.0);
             tracing::error!(%lane, incident, "a mass failure: further deaths are parked; decide with POST /v1/lanes/{lane}/unpark or cancel");
         }
-        Event::MassFailure(mass) => tracing::info!(lane = %mass.lane, incident = mass.incident.0, "the mass failure is over"),
+        Event::MassFailure(mass) => {
+            tracing::info!(lane = %mass.lane, incident = mass.incident.0, "the mass failure is over")
+        }
         Event::Expired { count } => tracing::info!(count, "messages expired"),
-        Event::Pruned { count } => tracing::debug!(count, "finished messages left after their retention"),
-        Event::ThrottledLong { gate } => tracing::error!(destination = %gate, "nothing but throttling for ten minutes; ask for a higher limit, or set a rate"),
+        Event::Pruned { count } => {
+            tracing::debug!(count, "finished messages left after their retention")
+        }
+        Event::ThrottledLong { gate } => {
+            tracing::error!(destination = %gate, "nothing but throttling for ten minutes; ask for a higher limit, or set a rate")
+        }
         Event::ClockStepped { by, ahead } => {
             let direction = if *ahead { "ahead" } else { "back" };
-            tracing::warn!(by = duration_text(*by), direction, "the wall clock stepped; store time goes on steadily");
+            tracing::warn!(
+                by = duration_text(*by),
+                direction,
+                "the wall clock stepped; store time goes on steadily"
+            );
         }
-        Event::StoreTroubled { during, error } => tracing::warn!(during, %error, "the store is in trouble; it will be asked again"),
+        Event::StoreTroubled { during, error } => {
+            tracing::warn!(during, %error, "the store is in trouble; it will be asked again")
+        }
         Event::StoreRecovered => tracing::info!("the store answers again"),
-        Event::StoreCorrupt { error } => tracing::error!(%error, "the store is corrupt: stopping; restore a backup or move the disk"),
+        Event::StoreCorrupt { error } => {
+            tracing::error!(%error, "the store is corrupt: stopping; restore a backup or move the disk")
+        }
         Event::Committed { took, changes } => tracing::trace!(?took, changes, "committed"),
-        Event::Draining { running } => tracing::info!(running, "shutting down: nothing new is started"),
+        Event::Draining { running } => {
+            tracing::info!(running, "shutting down: nothing new is started")
+        }
         Event::Drained { handed_back } => tracing::info!(handed_back, "shut down"),
     }
 }
 
 fn log_attempt(event: &Event) {
-    let Event::AttemptEnded { id, lane, attempt, outcome, class, code, state, took, .. } = event else { return };
-    let (class, code) = (class.map_or("", ErrorClass::as_str), code.as_deref().unwrap_or(""));
+    let Event::AttemptEnded {
+        id,
+        lane,
+        attempt,
+        outcome,
+        class,
+        code,
+        state,
+        took,
+        ..
+    } = event
+    else {
+        return;
+    };
+    let (class, code) = (
+        class.map_or("", ErrorClass::as_str),
+        code.as_deref().unwrap_or(""),
+    );
     let took_ms = took.as_millis();
     match state {
-        State::Dead => tracing::error!(%id, %lane, attempt, outcome, class, code, "a message is dead; a person decides"),
+        State::Dead => {
+            tracing::error!(%id, %lane, attempt, outcome, class, code, "a message is dead; a person decides")
+        }
         State::Waiting if class == ErrorClass::Poison.as_str() => {
             tracing::warn!(%id, %lane, attempt, outcome, "a message struck its worker down; it runs apart from now on");
         }
@@ -87,23 +149,75 @@ fn log_attempt(event: &Event) {
 
 /// Every event with its level, for the reference.
 const EVENTS: &[(&str, &str, &str)] = &[
-    ("Accepted", "debug", "Messages were accepted: they are on disk."),
-    ("Rejected", "debug", "A submit was refused; nothing was written."),
-    ("AttemptEnded", "debug; warn for a strike, error for a death", "An attempt ended and its disposition is on disk."),
-    ("StaleSettlement", "info", "A settlement came with an old fence: it changed nothing."),
+    (
+        "Accepted",
+        "debug",
+        "Messages were accepted: they are on disk.",
+    ),
+    (
+        "Rejected",
+        "debug",
+        "A submit was refused; nothing was written.",
+    ),
+    (
+        "AttemptEnded",
+        "debug; warn for a strike, error for a death",
+        "An attempt ended and its disposition is on disk.",
+    ),
+    (
+        "StaleSettlement",
+        "info",
+        "A settlement came with an old fence: it changed nothing.",
+    ),
     ("LeaseLost", "warn", "A lease ended without an outcome."),
-    ("GateChanged", "info; warn when a circuit opens", "A gate changed."),
+    (
+        "GateChanged",
+        "info; warn when a circuit opens",
+        "A gate changed.",
+    ),
     ("Refunded", "info", "Failures were given back after a trip."),
-    ("MassFailure", "error when it begins, info when it ends", "The deaths of a lane passed their budget."),
+    (
+        "MassFailure",
+        "error when it begins, info when it ends",
+        "The deaths of a lane passed their budget.",
+    ),
     ("Expired", "info", "Messages expired."),
-    ("Pruned", "debug", "Finished messages were removed after their retention."),
-    ("ThrottledLong", "error", "A destination has answered with nothing but throttling for ten minutes."),
-    ("ClockStepped", "warn", "The wall clock stepped by more than a minute."),
-    ("StoreTroubled", "warn", "The store did not answer or refused; what was asked will be asked again."),
+    (
+        "Pruned",
+        "debug",
+        "Finished messages were removed after their retention.",
+    ),
+    (
+        "ThrottledLong",
+        "error",
+        "A destination has answered with nothing but throttling for ten minutes.",
+    ),
+    (
+        "ClockStepped",
+        "warn",
+        "The wall clock stepped by more than a minute.",
+    ),
+    (
+        "StoreTroubled",
+        "warn",
+        "The store did not answer or refused; what was asked will be asked again.",
+    ),
     ("StoreRecovered", "info", "The store answers again."),
-    ("StoreCorrupt", "error", "The store is corrupt: the node stops."),
-    ("Committed", "trace", "A transaction of the store is on disk."),
-    ("Draining", "info", "Shutdown has begun: nothing new is started."),
+    (
+        "StoreCorrupt",
+        "error",
+        "The store is corrupt: the node stops.",
+    ),
+    (
+        "Committed",
+        "trace",
+        "A transaction of the store is on disk.",
+    ),
+    (
+        "Draining",
+        "info",
+        "Shutdown has begun: nothing new is started.",
+    ),
     ("Drained", "info", "Shutdown is over."),
 ];
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use waystation_core::event::Event;
 use waystation_core::gate::{CircuitState, GateChange, Mode};
@@ -16,10 +16,15 @@ use waystation_core::time::Timestamp;
 use waystation_store::{CircuitRow, LaneRow};
 
 const SECONDS: &[f64] = &[
-    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0,
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 3_600.0,
 ];
-const COMMIT_SECONDS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
-const BATCH_SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
+const COMMIT_SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+const BATCH_SIZES: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0,
+];
 
 /// All metrics of one process.
 #[derive(Debug)]
@@ -46,7 +51,10 @@ pub(super) struct Metrics {
 }
 
 /// Registers a metric and hands it back.
-fn keep<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> prometheus::Result<C> {
+fn keep<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> prometheus::Result<C> {
     let metric = made?;
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
@@ -56,39 +64,132 @@ impl Metrics {
     pub(super) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;
-        let counters = |name: &str, help: &str, labels: &[&str]| keep(r, IntCounterVec::new(Opts::new(name, help), labels));
-        let gauges = |name: &str, help: &str, labels: &[&str]| keep(r, IntGaugeVec::new(Opts::new(name, help), labels));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            keep(r, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            keep(r, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
         let seconds = |name: &str, help: &str, labels: &[&str]| {
-            keep(r, HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels))
+            keep(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
+                    labels,
+                ),
+            )
         };
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            keep(r, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+            keep(
+                r,
+                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())),
+            )
         };
-        let build = Opts::new("waystation_build_info", "Always 1; the label tells the version.")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = Opts::new(
+            "waystation_build_info",
+            "Always 1; the label tells the version.",
+        )
+        .const_label("version", env!("CARGO_PKG_VERSION"));
         keep(r, Gauge::with_opts(build))?.set(1.0);
         Ok(Self {
-            accepted: counters("waystation_messages_accepted_total", "Messages accepted: they are on disk.", &["queue", "kind", "source"])?,
-            rejected: counters("waystation_messages_rejected_total", "Submits refused, by the error's code.", &["reason"])?,
-            messages: gauges("waystation_messages", "Messages by state.", &["queue", "kind", "state"])?,
-            oldest_due: keep(r, GaugeVec::new(
-                Opts::new("waystation_oldest_due_seconds", "How long the longest-due message has been due."),
+            accepted: counters(
+                "waystation_messages_accepted_total",
+                "Messages accepted: they are on disk.",
+                &["queue", "kind", "source"],
+            )?,
+            rejected: counters(
+                "waystation_messages_rejected_total",
+                "Submits refused, by the error's code.",
+                &["reason"],
+            )?,
+            messages: gauges(
+                "waystation_messages",
+                "Messages by state.",
+                &["queue", "kind", "state"],
+            )?,
+            oldest_due: keep(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "waystation_oldest_due_seconds",
+                        "How long the longest-due message has been due.",
+                    ),
+                    &["queue", "kind"],
+                ),
+            )?,
+            attempts: counters(
+                "waystation_attempts_total",
+                "Attempts that ended.",
+                &["kind", "destination", "outcome", "class"],
+            )?,
+            attempt_duration: seconds(
+                "waystation_attempt_duration_seconds",
+                "How long attempts took.",
+                &["kind", "destination"],
+            )?,
+            delivery_latency: seconds(
+                "waystation_delivery_latency_seconds",
+                "From acceptance to completion.",
                 &["queue", "kind"],
-            ))?,
-            attempts: counters("waystation_attempts_total", "Attempts that ended.", &["kind", "destination", "outcome", "class"])?,
-            attempt_duration: seconds("waystation_attempt_duration_seconds", "How long attempts took.", &["kind", "destination"])?,
-            delivery_latency: seconds("waystation_delivery_latency_seconds", "From acceptance to completion.", &["queue", "kind"])?,
-            circuit_state: gauges("waystation_circuit_state", "0 closed, 1 half open or ramping, 2 open.", &["circuit"])?,
-            circuit_transitions: counters("waystation_circuit_transitions_total", "Changes of a circuit's state.", &["circuit", "to"])?,
-            probes: counters("waystation_probes_total", "Probes of half-open circuits.", &["circuit", "result"])?,
-            refunded: counters("waystation_refunded_attempts_total", "Attempts given back because of an outage.", &["circuit"])?,
-            quarantined: gauges("waystation_quarantined", "Messages that wait behind an open circuit.", &["queue", "kind"])?,
-            dead_letters: gauges("waystation_dead_letters", "Messages that were given up.", &["queue", "kind"])?,
-            leases_active: keep(r, IntGauge::new("waystation_leases_active", "Messages that a worker has."))?,
-            leases_lost: keep(r, IntCounter::new("waystation_leases_lost_total", "Leases that ended without an outcome."))?,
-            commit_seconds: histogram("waystation_store_commit_seconds", "How long the store's transactions took.", COMMIT_SECONDS)?,
-            batch_size: histogram("waystation_store_batch_size", "Changes that shared a transaction.", BATCH_SIZES)?,
-            lanes_unhandled: keep(r, IntGauge::new("waystation_lanes_unhandled", "Lanes with waiting messages that nobody handles."))?,
+            )?,
+            circuit_state: gauges(
+                "waystation_circuit_state",
+                "0 closed, 1 half open or ramping, 2 open.",
+                &["circuit"],
+            )?,
+            circuit_transitions: counters(
+                "waystation_circuit_transitions_total",
+                "Changes of a circuit's state.",
+                &["circuit", "to"],
+            )?,
+            probes: counters(
+                "waystation_probes_total",
+                "Probes of half-open circuits.",
+                &["circuit", "result"],
+            )?,
+            refunded: counters(
+                "waystation_refunded_attempts_total",
+                "Attempts given back because of an outage.",
+                &["circuit"],
+            )?,
+            quarantined: gauges(
+                "waystation_quarantined",
+                "Messages that wait behind an open circuit.",
+                &["queue", "kind"],
+            )?,
+            dead_letters: gauges(
+                "waystation_dead_letters",
+                "Messages that were given up.",
+                &["queue", "kind"],
+            )?,
+            leases_active: keep(
+                r,
+                IntGauge::new("waystation_leases_active", "Messages that a worker has."),
+            )?,
+            leases_lost: keep(
+                r,
+                IntCounter::new(
+                    "waystation_leases_lost_total",
+                    "Leases that ended without an outcome.",
+                ),
+            )?,
+            commit_seconds: histogram(
+                "waystation_store_commit_seconds",
+                "How long the store's transactions took.",
+                COMMIT_SECONDS,
+            )?,
+            batch_size: histogram(
+                "waystation_store_batch_size",
+                "Changes that shared a transaction.",
+                BATCH_SIZES,
+            )?,
+            lanes_unhandled: keep(
+                r,
+                IntGauge::new(
+                    "waystation_lanes_unhandled",
+                    "Lanes with waiting messages that nobody handles.",
+                ),
+            )?,
             registry,
         })
     }
@@ -100,18 +201,38 @@ impl Metrics {
     #[expect(clippy::cast_precision_loss, reason = "batch sizes are small")]
     pub(super) fn count(&self, event: &Event) {
         match event {
-            Event::Accepted { lane, count, duplicates } => {
+            Event::Accepted {
+                lane,
+                count,
+                duplicates,
+            } => {
                 let labels = [lane.queue().as_str(), lane.kind().as_str(), "http"];
-                self.accepted.with_label_values(&labels).inc_by(u64::from(count.saturating_sub(*duplicates)));
+                self.accepted
+                    .with_label_values(&labels)
+                    .inc_by(u64::from(count.saturating_sub(*duplicates)));
             }
             Event::Rejected { reason } => self.rejected(reason),
-            Event::AttemptEnded { lane, outcome, class, took, latency, refunded_by, .. } => {
+            Event::AttemptEnded {
+                lane,
+                outcome,
+                class,
+                took,
+                latency,
+                refunded_by,
+                ..
+            } => {
                 let (kind, destination) = (lane.kind().as_str(), lane.destination().as_str());
                 let class = class.map_or("", ErrorClass::as_str);
-                self.attempts.with_label_values(&[kind, destination, outcome, class]).inc();
-                self.attempt_duration.with_label_values(&[kind, destination]).observe(took.as_secs_f64());
+                self.attempts
+                    .with_label_values(&[kind, destination, outcome, class])
+                    .inc();
+                self.attempt_duration
+                    .with_label_values(&[kind, destination])
+                    .observe(took.as_secs_f64());
                 if let Some(latency) = latency {
-                    self.delivery_latency.with_label_values(&[lane.queue().as_str(), kind]).observe(latency.as_secs_f64());
+                    self.delivery_latency
+                        .with_label_values(&[lane.queue().as_str(), kind])
+                        .observe(latency.as_secs_f64());
                 }
                 if let Some(gate) = refunded_by {
                     self.refunded.with_label_values(&[&gate.to_string()]).inc();
@@ -120,7 +241,9 @@ impl Metrics {
             Event::LeaseLost { .. } => self.leases_lost.inc(),
             Event::GateChanged(change) => self.count_change(change),
             Event::Refunded { gate, count } => {
-                self.refunded.with_label_values(&[&gate.to_string()]).inc_by(u64::from(*count));
+                self.refunded
+                    .with_label_values(&[&gate.to_string()])
+                    .inc_by(u64::from(*count));
             }
             Event::Committed { took, changes } => {
                 self.commit_seconds.observe(took.as_secs_f64());
@@ -146,14 +269,18 @@ impl Metrics {
             return;
         }
         let circuit = change.key.to_string();
-        self.circuit_transitions.with_label_values(&[circuit.as_str(), change.to.as_str()]).inc();
+        self.circuit_transitions
+            .with_label_values(&[circuit.as_str(), change.to.as_str()])
+            .inc();
         let result = match (change.from, change.to) {
             (CircuitState::HalfOpen, CircuitState::Ramping | CircuitState::Closed) => "success",
             (CircuitState::HalfOpen, CircuitState::Open) => "failure",
             (CircuitState::HalfOpen, CircuitState::HalfOpen)
             | (CircuitState::Closed | CircuitState::Open | CircuitState::Ramping, _) => return,
         };
-        self.probes.with_label_values(&[circuit.as_str(), result]).inc();
+        self.probes
+            .with_label_values(&[circuit.as_str(), result])
+            .inc();
     }
 
     pub(super) fn scrape(
@@ -164,7 +291,12 @@ impl Metrics {
         now: Timestamp,
     ) -> prometheus::Result<String> {
         // Set anew from rows each time, so that lanes which are gone leave.
-        for gauge in [&self.messages, &self.quarantined, &self.dead_letters, &self.circuit_state] {
+        for gauge in [
+            &self.messages,
+            &self.quarantined,
+            &self.dead_letters,
+            &self.circuit_state,
+        ] {
             gauge.reset();
         }
         self.oldest_due.reset();
@@ -181,18 +313,28 @@ impl Metrics {
                 (State::Dead, counts.dead),
                 (State::Cancelled, counts.cancelled),
             ] {
-                self.messages.with_label_values(&[queue, kind, state.as_str()]).add(signed(count));
+                self.messages
+                    .with_label_values(&[queue, kind, state.as_str()])
+                    .add(signed(count));
             }
-            self.dead_letters.with_label_values(&[queue, kind]).add(signed(counts.dead));
-            self.quarantined.with_label_values(&[queue, kind]).add(signed(crate::http::quarantined(row)));
-            let due = row.oldest_due_at.map_or(0.0, |due| now.since(due).as_secs_f64());
+            self.dead_letters
+                .with_label_values(&[queue, kind])
+                .add(signed(counts.dead));
+            self.quarantined
+                .with_label_values(&[queue, kind])
+                .add(signed(crate::http::quarantined(row)));
+            let due = row
+                .oldest_due_at
+                .map_or(0.0, |due| now.since(due).as_secs_f64());
             let entry = oldest.entry((queue, kind)).or_default();
             *entry = entry.max(due);
             leased += signed(counts.leased);
             unhandled += i64::from(counts.waiting > 0 && !handles(row.lane.kind()));
         }
         for ((queue, kind), seconds) in oldest {
-            self.oldest_due.with_label_values(&[queue, kind]).set(seconds);
+            self.oldest_due
+                .with_label_values(&[queue, kind])
+                .set(seconds);
         }
         self.leases_active.set(leased);
         self.lanes_unhandled.set(unhandled);
@@ -203,7 +345,9 @@ impl Metrics {
                 (_, CircuitState::HalfOpen | CircuitState::Ramping) => 1,
                 (Mode::Auto | Mode::Disabled, CircuitState::Closed) => 0,
             };
-            self.circuit_state.with_label_values(&[view.key.to_string()]).set(state);
+            self.circuit_state
+                .with_label_values(&[view.key.to_string()])
+                .set(state);
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -219,7 +363,10 @@ const LABELS: &[(&str, &str)] = &[
     ("waystation_messages_rejected_total", "reason"),
     ("waystation_messages", "queue, kind, state"),
     ("waystation_oldest_due_seconds", "queue, kind"),
-    ("waystation_attempts_total", "kind, destination, outcome, class"),
+    (
+        "waystation_attempts_total",
+        "kind, destination, outcome, class",
+    ),
     ("waystation_attempt_duration_seconds", "kind, destination"),
     ("waystation_delivery_latency_seconds", "queue, kind"),
     ("waystation_circuit_state", "circuit"),
@@ -280,7 +427,10 @@ impl Metrics {
             .flat_map(|collector| collector.desc())
             .map(|desc| (desc.fq_name.clone(), desc.help.clone()))
             .collect();
-        described.insert("waystation_build_info".to_owned(), "Always 1; the label tells the version.".to_owned());
+        described.insert(
+            "waystation_build_info".to_owned(),
+            "Always 1; the label tells the version.".to_owned(),
+        );
         described
     }
 }
@@ -296,7 +446,10 @@ mod tests {
         let listed: Vec<&str> = LABELS.iter().map(|(name, _)| *name).collect();
         assert_eq!(described.len(), listed.len());
         for name in listed {
-            assert!(described.get(name).is_some_and(|help| help.ends_with('.')), "{name}");
+            assert!(
+                described.get(name).is_some_and(|help| help.ends_with('.')),
+                "{name}"
+            );
         }
     }
 
@@ -318,7 +471,9 @@ mod tests {
         metrics.count(&change(CircuitState::HalfOpen, CircuitState::Open));
         metrics.count(&change(CircuitState::HalfOpen, CircuitState::Ramping));
         metrics.count(&change(CircuitState::Closed, CircuitState::Closed));
-        let text = metrics.scrape(&[], &[], &|_| true, Timestamp::EPOCH).expect("text");
+        let text = metrics
+            .scrape(&[], &[], &|_| true, Timestamp::EPOCH)
+            .expect("text");
         for line in [
             "waystation_circuit_transitions_total{circuit=\"smtp\",to=\"open\"} 2",
             "waystation_circuit_transitions_total{circuit=\"smtp\",to=\"ramping\"} 1",

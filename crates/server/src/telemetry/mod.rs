@@ -3,15 +3,14 @@
 mod logs;
 mod metrics;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use waystation::world::World;
+use waystation::world::{SystemWorld, World};
 use waystation_core::event::Event;
 use waystation_core::name::Kind;
 use waystation_core::time::Timestamp;
 use waystation_store::{CircuitRow, LaneRow};
 
 pub(crate) use logs::install;
+pub(crate) use logs::log_internal;
 pub(crate) use logs::markdown as events_markdown;
 pub(crate) use metrics::markdown as metrics_markdown;
 
@@ -20,6 +19,7 @@ use metrics::Metrics;
 /// The server's world: the wall clock, the system's chance, metrics and logs.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
+    system: SystemWorld,
     metrics: Metrics,
 }
 
@@ -29,7 +29,10 @@ impl Telemetry {
     /// # Errors
     /// If two metrics had one name.
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        Ok(Self { metrics: Metrics::new()? })
+        Ok(Self {
+            system: SystemWorld::new(logs::log),
+            metrics: Metrics::new()?,
+        })
     }
 
     /// Counts a message refused before the engine saw it.
@@ -53,15 +56,12 @@ impl Telemetry {
 }
 
 impl World for Telemetry {
-    #[expect(clippy::disallowed_methods, reason = "the door itself")]
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Timestamp::EPOCH + since
+        self.system.now()
     }
 
     fn chance(&self) -> u64 {
-        // Without the system's chance the clock's low bits are spread enough for jitter.
-        getrandom::u64().unwrap_or_else(|_| self.now().as_micros().unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        self.system.chance()
     }
 
     fn emit(&self, event: &Event) {

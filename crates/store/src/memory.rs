@@ -1,1 +1,0 @@
-//! The memory model: the simplest store that keeps every rule.

@@ -1,0 +1,146 @@
+//! Who is claimed next: how many of each lane, and in which order within a lane.
+
+use std::collections::BTreeMap;
+
+use waystation_core::gate::{GateSet, Permit};
+use waystation_core::name::{GateKey, Lane};
+use waystation_core::plan::{Offer, share};
+use waystation_core::policy::Policies;
+use waystation_core::time::Timestamp;
+
+use super::gates_of;
+
+/// What a lane has to offer: its due messages in the ready order, counted as far as room goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Offered {
+    /// Which.
+    pub(crate) lane: Lane,
+    /// How many are due.
+    pub(crate) due: u32,
+}
+
+/// What a lane gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Allotment {
+    /// Which.
+    pub(crate) lane: Lane,
+    /// How many start.
+    pub(crate) count: u32,
+    /// While ramping: messages due since then are fresh.
+    pub(crate) fresh_since: Option<Timestamp>,
+}
+
+/// What an allotment looks at beside the gates.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'a> {
+    /// The most to give.
+    pub(crate) room: u32,
+    /// The number of this claim, for the rotation.
+    pub(crate) turn: u64,
+    /// What is configured.
+    pub(crate) policies: &'a Policies,
+    /// The leases through a gate, those given earlier in this claim included.
+    pub(crate) leased: &'a dyn Fn(&GateKey) -> u32,
+    /// Store time.
+    pub(crate) now: Timestamp,
+}
+
+/// Shares room among lanes and spends the gates' starts. `offers` are in the order of the lanes'
+/// names. Each lane's share is worked out as if it were alone behind its gates; then the starts are
+/// handed out one by one, round about, for several lanes may pass through one gate.
+pub(crate) fn allot(gates: &mut GateSet, offers: &[Offered], room: Room<'_>) -> Vec<Allotment> {
+    let permit = |gates: &GateSet, lane: &Lane, given: &BTreeMap<GateKey, u32>| {
+        let leased = |gate: &GateKey| {
+            (room.leased)(gate).saturating_add(given.get(gate).copied().unwrap_or(0))
+        };
+        match gates.permit(lane, room.policies, &leased, room.now) {
+            Permit::Pass {
+                starts,
+                fresh_since,
+                ..
+            } => (starts, fresh_since),
+            Permit::Shut { .. } | Permit::Probe { .. } => (0, None),
+        }
+    };
+    let mut given = BTreeMap::new();
+    let wishes: Vec<Offer> = offers
+        .iter()
+        .map(|offer| Offer {
+            starts: permit(gates, &offer.lane, &given).0.min(offer.due),
+        })
+        .collect();
+    let mut shares = share(&wishes, room.room, room.turn);
+    let mut allotments: Vec<Allotment> = offers
+        .iter()
+        .map(|offer| Allotment {
+            lane: offer.lane.clone(),
+            count: 0,
+            fresh_since: None,
+        })
+        .collect();
+    let first = usize::try_from(room.turn % (offers.len().max(1) as u64)).unwrap_or(0);
+    while shares.iter().any(|&left| left > 0) {
+        for step in 0..offers.len() {
+            let at = (first + step) % offers.len();
+            if shares[at] == 0 {
+                continue;
+            }
+            let lane = &offers[at].lane;
+            let (starts, fresh_since) = permit(gates, lane, &given);
+            if starts == 0 {
+                shares[at] = 0;
+                continue;
+            }
+            shares[at] -= 1;
+            gates.start(lane, 1, room.policies, room.now);
+            for gate in gates_of(lane) {
+                *given.entry(gate).or_insert(0) += 1;
+            }
+            allotments[at].count += 1;
+            allotments[at].fresh_since = fresh_since;
+        }
+    }
+    allotments.retain(|allotment| allotment.count > 0);
+    allotments
+}
+
+/// Which half of a ramp a slot belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Class {
+    /// No ramp: any.
+    Any,
+    /// Due before the ramp began.
+    Waiting,
+    /// Due since then.
+    Fresh,
+}
+
+/// What the `number`-th slot of a lane (from 0, counted since the store was opened) is for: whether
+/// it goes to the longest-due message of any level, and during a ramp to which half. Where that half
+/// has nothing due, the slot goes to the other.
+pub(crate) const fn slot(number: u64, is_ramping: bool) -> (bool, Class) {
+    let longest_due = number % 8 == 7;
+    let class = match (is_ramping, number.is_multiple_of(2)) {
+        (false, _) => Class::Any,
+        (true, true) => Class::Waiting,
+        (true, false) => Class::Fresh,
+    };
+    (longest_due, class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_eighth_slot_goes_to_the_longest_due_and_a_ramp_is_shared_by_half() {
+        let slots: Vec<_> = (0..16).map(|number| slot(number, true)).collect();
+        assert_eq!(slots.iter().filter(|(longest, _)| *longest).count(), 2);
+        let waiting = slots
+            .iter()
+            .filter(|(_, class)| *class == Class::Waiting)
+            .count();
+        assert_eq!(waiting, 8);
+        assert_eq!(slot(0, false), (false, Class::Any));
+    }
+}
