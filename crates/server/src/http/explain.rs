@@ -128,7 +128,8 @@ fn explanation(
 
 fn summary(row: &MessageRow, until: Option<Timestamp>, now: Timestamp) -> String {
     let ledger = &row.record.ledger;
-    let soon = until.map_or_else(String::new, |until| {
+    let waits = row.record.state == MessageState::Waiting;
+    let soon = until.filter(|_| waits).map_or_else(String::new, |until| {
         format!("; goes on in {}", duration_text(until.since(now)))
     });
     let kind = row.message.lane.kind();

@@ -520,16 +520,14 @@ fn read_edit(bytes: &Bytes, payload_max: usize) -> Result<Edit, Problem> {
         destination: object.parsed("destination", |text| Destination::new(text)),
         payload: payload.map(|bytes| (bytes, Arc::clone(&submit::JSON))),
     };
-    if edit == Edit::default() {
-        object.wrong(
-            "",
-            format!(
-                "changes nothing; give at least one of {}",
-                EDIT_FIELDS.join(", ")
-            ),
-        );
-    }
     object.finish(EDIT_FIELDS)?;
+    if edit == Edit::default() {
+        let detail = format!(
+            "the body changes nothing; give at least one of {}",
+            EDIT_FIELDS.join(", ")
+        );
+        return Err(Problem::field("", detail));
+    }
     submit::check_payload(
         edit.payload.as_ref().map_or(0, |(bytes, _)| bytes.len()),
         payload_max,
