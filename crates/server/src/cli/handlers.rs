@@ -38,12 +38,12 @@ impl Handler for Routed {
     }
 }
 
+/// A handler and the kinds it is for.
+pub(super) type Handles = (KindPattern, Arc<dyn Handler>);
+
 /// Makes the handlers of all configured endpoints.
-pub(super) fn build(
-    settings: &Settings,
-    world: &Arc<Telemetry>,
-) -> Result<Vec<(KindPattern, Arc<dyn Handler>)>, Failure> {
-    let mut handlers: Vec<(KindPattern, Arc<dyn Handler>)> = Vec::new();
+pub(super) fn build(settings: &Settings, world: &Arc<Telemetry>) -> Result<Vec<Handles>, Failure> {
+    let mut handlers: Vec<Handles> = Vec::new();
     for route in &settings.routes {
         let make = |destination: &Destination, endpoint: &waystation::http::Endpoint| {
             let world: Arc<dyn World> = Arc::<Telemetry>::clone(world);

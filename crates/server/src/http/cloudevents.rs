@@ -119,7 +119,7 @@ fn event<'a>(
         invalid.push(FieldError {
             pointer: pointer(name),
             detail,
-        })
+        });
     };
     let get = |name: &str| {
         attributes

@@ -12,10 +12,10 @@ use waystation_core::time::Timestamp;
 use waystation_store::{QueueRow, Selection, StateCounts};
 
 use super::fields::Object;
+use super::lane_views::{CircuitList, CircuitView, LaneList, LaneView, QueueList, QueueView};
 use super::messages::reason_of;
 use super::problem::{Code, Problem, ProblemBody};
 use super::reply::{ENVELOPE_BYTES_MAX, json, read_json};
-use super::views::{CircuitList, CircuitView, LaneList, LaneView, QueueList, QueueView};
 use super::{App, schemas};
 use crate::text::parse_time;
 

@@ -11,10 +11,11 @@ use waystation_core::time::Timestamp;
 use waystation_store::{LaneRow, MessageRow, View};
 
 use super::App;
+use super::lane_views::holds_back;
 use super::messages::{parse_id, unknown};
 use super::problem::{Problem, ProblemBody};
 use super::reply::json;
-use super::views::{Time, holds_back};
+use super::views::Time;
 use crate::text::{duration_text, time_text};
 
 /// What a person can do next.

@@ -143,7 +143,7 @@ fn lease_text(lease: Lease) -> String {
 }
 
 fn read_wish(mut object: Object<'_>) -> Result<Pull, Problem> {
-    let kinds = names(&mut object, "kinds", |text| KindPattern::new(text));
+    let kinds = names(&mut object, "kinds", KindPattern::new);
     let kinds = object.require("kinds", kinds);
     if kinds.as_ref().is_some_and(Vec::is_empty) {
         object.wrong(

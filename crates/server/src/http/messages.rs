@@ -20,7 +20,7 @@ use super::submit::{self, Submission};
 use super::views::{
     Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,
 };
-use super::{App, cloudevents, cursor, schemas};
+use super::{App, cloudevents, cursor, headers, schemas};
 use crate::text::parse_time;
 
 type Answer = Result<Response<Body>, Problem>;
@@ -61,7 +61,7 @@ async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
     let key = submit::idempotency_header(headers)?;
     let bytes = read_body(app, headers, body, single_max(app.payload_max)).await?;
     let mut submission = if opaque {
-        submit::from_headers(headers, bytes, app.payload_max)?
+        headers::from_headers(&parts.headers, bytes, app.payload_max)?
     } else if structured {
         cloudevents::from_structured(&bytes, app.payload_max)?
     } else if binary {

@@ -12,6 +12,8 @@ mod cursor;
 mod door;
 mod explain;
 mod fields;
+mod headers;
+mod lane_views;
 mod leases;
 mod messages;
 mod operations;
@@ -35,11 +37,11 @@ use waystation::Station;
 use crate::telemetry::Telemetry;
 
 pub(crate) use door::Door;
+pub(crate) use lane_views::quarantined;
 pub(crate) use pages::markdown as errors_markdown;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
 pub(crate) use serve::serve;
-pub(crate) use views::quarantined;
 
 /// What every handler of the API needs. Cheap to clone.
 #[derive(Clone, Debug)]

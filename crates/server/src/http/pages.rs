@@ -17,9 +17,9 @@ const STYLE: &str = "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:44
 pub(crate) async fn list() -> Response<Body> {
     let rows = Code::ALL.iter().fold(String::new(), |mut rows, code| {
         let word = code.as_str();
-        let written = write!(
+        let written = writeln!(
             rows,
-            "<tr><td><a href=\"/errors/{word}\"><code>{word}</code></a></td><td>{}</td><td>{}</td></tr>\n",
+            "<tr><td><a href=\"/errors/{word}\"><code>{word}</code></a></td><td>{}</td><td>{}</td></tr>",
             code.status().as_u16(),
             code.title(),
         );

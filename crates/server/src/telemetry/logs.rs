@@ -1,7 +1,5 @@
 //! Logs: the only place that chooses levels. WARN: it healed itself. ERROR: someone must come.
 
-#![expect(clippy::disallowed_macros, reason = "the door for logging")]
-
 use tracing_subscriber::EnvFilter;
 use waystation_core::event::Event;
 use waystation_core::gate::CircuitState;
@@ -58,16 +56,16 @@ pub(super) fn log(event: &Event) {
         } => tracing::debug!(%lane, count, duplicates, "accepted"),
         Event::Rejected { reason } => tracing::debug!(reason, "refused"),
         Event::StaleSettlement { lease } => {
-            tracing::info!(id = %lease.id, "a late word on a lost lease changed nothing")
+            tracing::info!(id = %lease.id, "a late word on a lost lease changed nothing");
         }
         Event::LeaseLost { id, lane } => {
-            tracing::warn!(%id, %lane, "a lease ended without an outcome; the message goes round again")
+            tracing::warn!(%id, %lane, "a lease ended without an outcome; the message goes round again");
         }
         Event::GateChanged(change) => {
             let (gate, to, why) = (&change.key, change.to.as_str(), &change.why);
             match change.to {
                 CircuitState::Open => {
-                    tracing::warn!(circuit = %gate, to, why, "the circuit opened: its messages wait without losing attempts")
+                    tracing::warn!(circuit = %gate, to, why, "the circuit opened: its messages wait without losing attempts");
                 }
                 CircuitState::HalfOpen | CircuitState::Ramping | CircuitState::Closed => {
                     tracing::info!(circuit = %gate, from = change.from.as_str(), to, why, "the circuit changed");
@@ -75,21 +73,21 @@ pub(super) fn log(event: &Event) {
             }
         }
         Event::Refunded { gate, count } => {
-            tracing::info!(circuit = %gate, count, "attempts were given back after the trip")
+            tracing::info!(circuit = %gate, count, "attempts were given back after the trip");
         }
         Event::MassFailure(mass) if mass.begins => {
             let (lane, incident) = (&mass.lane, mass.incident.0);
             tracing::error!(%lane, incident, "a mass failure: further deaths are parked; decide with POST /v1/lanes/{lane}/unpark or cancel");
         }
         Event::MassFailure(mass) => {
-            tracing::info!(lane = %mass.lane, incident = mass.incident.0, "the mass failure is over")
+            tracing::info!(lane = %mass.lane, incident = mass.incident.0, "the mass failure is over");
         }
         Event::Expired { count } => tracing::info!(count, "messages expired"),
         Event::Pruned { count } => {
-            tracing::debug!(count, "finished messages left after their retention")
+            tracing::debug!(count, "finished messages left after their retention");
         }
         Event::ThrottledLong { gate } => {
-            tracing::error!(destination = %gate, "nothing but throttling for ten minutes; ask for a higher limit, or set a rate")
+            tracing::error!(destination = %gate, "nothing but throttling for ten minutes; ask for a higher limit, or set a rate");
         }
         Event::ClockStepped { by, ahead } => {
             let direction = if *ahead { "ahead" } else { "back" };
@@ -100,15 +98,15 @@ pub(super) fn log(event: &Event) {
             );
         }
         Event::StoreTroubled { during, error } => {
-            tracing::warn!(during, %error, "the store is in trouble; it will be asked again")
+            tracing::warn!(during, %error, "the store is in trouble; it will be asked again");
         }
         Event::StoreRecovered => tracing::info!("the store answers again"),
         Event::StoreCorrupt { error } => {
-            tracing::error!(%error, "the store is corrupt: stopping; restore a backup or move the disk")
+            tracing::error!(%error, "the store is corrupt: stopping; restore a backup or move the disk");
         }
         Event::Committed { took, changes } => tracing::trace!(?took, changes, "committed"),
         Event::Draining { running } => {
-            tracing::info!(running, "shutting down: nothing new is started")
+            tracing::info!(running, "shutting down: nothing new is started");
         }
         Event::Drained { handed_back } => tracing::info!(handed_back, "shut down"),
     }
@@ -136,7 +134,7 @@ fn log_attempt(event: &Event) {
     let took_ms = took.as_millis();
     match state {
         State::Dead => {
-            tracing::error!(%id, %lane, attempt, outcome, class, code, "a message is dead; a person decides")
+            tracing::error!(%id, %lane, attempt, outcome, class, code, "a message is dead; a person decides");
         }
         State::Waiting if class == ErrorClass::Poison.as_str() => {
             tracing::warn!(%id, %lane, attempt, outcome, "a message struck its worker down; it runs apart from now on");

@@ -198,7 +198,6 @@ impl Metrics {
         self.rejected.with_label_values(&[reason]).inc();
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "batch sizes are small")]
     pub(super) fn count(&self, event: &Event) {
         match event {
             Event::Accepted {

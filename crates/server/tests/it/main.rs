@@ -1,5 +1,6 @@
 //! Integration tests of the `waystation` binary: they start it and speak real HTTP to it.
 
+mod acting;
 mod api;
 mod bad_input;
 mod demo;
