@@ -1,5 +1,6 @@
 //! The `waystation` binary.
 
+mod demo;
 mod flaky;
 
 use std::process::ExitCode;
@@ -16,14 +17,17 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Shows the main job: a destination dies and comes back, and nothing is lost
+    Demo(demo::Args),
     /// Runs a real HTTP destination that behaves as told
-    Flaky(flaky::Args),
+    Flaky(Box<flaky::Args>),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
-        Command::Flaky(args) => flaky::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Flaky(args) => flaky::run(*args).await,
     };
     ended.unwrap_or_else(|error| {
         eprintln!("waystation: {error:#}");

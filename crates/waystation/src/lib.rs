@@ -38,6 +38,7 @@ mod station;
 mod supervise;
 
 pub mod handler;
+pub mod http;
 pub mod world;
 
 pub use builder::Builder;

@@ -70,6 +70,7 @@ const CHECKS: &[Check] = &[
     headers::every_file_has_a_purpose,
     lengths::files,
     lengths::functions,
+    lengths::parameters,
     integration::every_test_file_is_listed,
     reference::every_code_and_event_is_documented,
     forbidden::no_leftovers,

@@ -186,15 +186,16 @@ impl Gate {
         now: Timestamp,
     ) -> (ProbeToken, GateChange) {
         self.probe = ProbeToken(self.probe.0.saturating_add(1));
-        // A lost probe's circuit is open again, whether or not a tick has written that down.
-        let why = self.reason.as_deref().unwrap_or_default().to_owned();
+        // What tripped it stays the reason for people; and a lost probe's circuit is open again,
+        // whether or not a tick has written that down.
+        let reason = self.reason.take();
         let mut change = self.turn(
             Circuit::HalfOpen { until },
             "a probe is out".to_owned(),
             now,
         );
         change.from = CircuitState::Open;
-        self.reason = Some(Arc::from(why.as_str()));
+        self.reason = reason;
         (self.probe, change)
     }
 
@@ -243,6 +244,7 @@ impl Gate {
         if self.circuit == Circuit::Closed
             && (evidence.verdict != Verdict::Nothing || evidence.throttled.is_some())
         {
+            folded.touched = true;
             self.traffic.add(cx.now);
         }
         if evidence.probe.is_some() {

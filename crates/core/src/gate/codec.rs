@@ -217,8 +217,14 @@ impl Gate {
         if has(REFUNDS) {
             gate.refunds = from.refunds(&gate.key)?;
         }
+        // Only a ramp must climb, and what is down must not.
+        let is_whole = match gate.circuit {
+            Circuit::Closed => true,
+            Circuit::Open { .. } | Circuit::HalfOpen { .. } => gate.climb.is_none(),
+            Circuit::Ramping => gate.climb.is_some(),
+        };
         // A part that is announced and empty would be written differently: it is damage as well.
-        (from.0.is_empty() && gate.parts() == parts).then_some(gate)
+        (is_whole && from.0.is_empty() && gate.parts() == parts).then_some(gate)
     }
 }
 

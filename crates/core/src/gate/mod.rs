@@ -19,6 +19,8 @@ mod evidence;
 mod permit;
 mod ramp;
 mod set;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -238,7 +240,8 @@ pub struct GateStatus {
     pub window_failures: u32,
     /// When the next probe goes out, if the circuit is open.
     pub next_probe_at: Option<Timestamp>,
-    /// The ramp's present rate and the last closed rate, in starts a second, if it is ramping.
+    /// The present rate and the last closed rate, in starts a second, while traffic climbs: in a ramp,
+    /// or after a silence that the destination asked for.
     pub ramp: Option<(f64, f64)>,
     /// Until when people paused it; [`Timestamp::NEVER`] for until resumed.
     pub paused_until: Option<Timestamp>,

@@ -56,12 +56,12 @@ impl Climb {
 
     /// The present rate: × 20^(1 s ÷ `ramp`) for each full second since the last failure.
     pub(super) fn rate(&self, ramp: Duration, now: Timestamp) -> f64 {
+        if ramp.is_zero() {
+            return RATE_MAX;
+        }
         let seconds = now.since(self.stepped_at).as_secs();
         if seconds == 0 {
             return self.rate;
-        }
-        if ramp.is_zero() {
-            return RATE_MAX;
         }
         let exponent = Duration::from_secs(seconds).as_secs_f64() / ramp.as_secs_f64();
         (self.rate * GROWTH.powf(exponent)).min(RATE_MAX)
@@ -119,7 +119,9 @@ impl Climb {
         let seconds = Duration::try_from_secs_f64(growths.max(0.0).floor() + 1.0)
             .unwrap_or(MINUTE)
             .min(24 * 60 * MINUTE);
-        (self.stepped_at + seconds).max(now + Duration::from_micros(1))
+        // Rounding may name a second that has passed: then it is the next full one.
+        let next = Duration::from_secs(now.since(self.stepped_at).as_secs() + 1);
+        self.stepped_at + seconds.max(next)
     }
 }
 

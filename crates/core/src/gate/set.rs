@@ -194,7 +194,11 @@ impl GateSet {
             let GateKey::Operation(destination, _) = &change.key else {
                 continue;
             };
-            let is_trip = change.from != CircuitState::HalfOpen && change.to == CircuitState::Open;
+            let was_up = match change.from {
+                CircuitState::Closed | CircuitState::Ramping => true,
+                CircuitState::Open | CircuitState::HalfOpen => false,
+            };
+            let is_trip = was_up && change.to == CircuitState::Open;
             if is_trip {
                 more.extend(self.open_by_operations(destination, cx));
             }

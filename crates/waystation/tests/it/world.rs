@@ -33,7 +33,7 @@ impl TestWorld {
             let found = self
                 .events
                 .lock()
-                .unwrap()
+                .expect("no test panics while it holds it")
                 .iter()
                 .find(|event| fits(event))
                 .cloned();
@@ -47,7 +47,7 @@ impl TestWorld {
     pub(crate) fn count(&self, fits: impl Fn(&Event) -> bool) -> usize {
         self.events
             .lock()
-            .unwrap()
+            .expect("no test panics while it holds it")
             .iter()
             .filter(|event| fits(event))
             .count()
@@ -64,7 +64,10 @@ impl World for TestWorld {
     }
 
     fn emit(&self, event: &Event) {
-        self.events.lock().unwrap().push(event.clone());
+        self.events
+            .lock()
+            .expect("no test panics while it holds it")
+            .push(event.clone());
         self.bell.notify_waiters();
     }
 }

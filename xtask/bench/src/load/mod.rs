@@ -21,6 +21,9 @@ pub use histogram::Histogram;
 
 use crate::cpu;
 
+/// The grain of an open loop: a request starts at most about this much later than it was meant to.
+const TICK: Duration = Duration::from_micros(200);
+
 /// Writes the whole request number `n`, head and body, at the end of the buffer.
 pub type Write = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
 
@@ -168,13 +171,22 @@ pub async fn open_loop(target: &Target, rate: f64, lasting: Duration) -> Result<
 }
 
 /// Releases each request at its time, and then as many permits as let every connection see the end.
+/// Sleeps at least [`TICK`], and so releases at a high rate a few requests together: to wake for
+/// each one would cost more than sending it.
 fn pace(due: &Semaphore, began: Instant, rate: f64, total: u64, connections: usize) {
-    for number in 0..total {
-        let wait = (began + start_of(number, rate)).saturating_duration_since(Instant::now());
-        if !wait.is_zero() {
-            std::thread::sleep(wait);
+    let mut released = 0;
+    while released < total {
+        let now = Instant::now();
+        let mut ready = 0;
+        while released < total && began + start_of(released, rate) <= now {
+            released += 1;
+            ready += 1;
         }
-        due.add_permits(1);
+        due.add_permits(ready);
+        if released < total {
+            let next = began + start_of(released, rate);
+            std::thread::sleep(next.saturating_duration_since(Instant::now()).max(TICK));
+        }
     }
     due.add_permits(connections);
 }

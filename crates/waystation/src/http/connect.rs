@@ -1,0 +1,208 @@
+//! Opens connections: resolves the name ourselves, checks every address, connects to exactly what was
+//! checked, so that a name that changes its mind in between (DNS rebinding) wins nothing.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+
+use super::address::{Spelling, permit};
+use super::endpoint::{EndpointError, Target, Whom};
+use super::fault::Fault;
+use super::limits::{ADDRESSES_MAX, LOOKUPS_MAX, Watch, lookup, within};
+use super::wire::{Link, Stream};
+
+/// Finds the addresses of a name.
+#[async_trait]
+pub trait Resolve: Send + Sync + Debug {
+    /// Gives the addresses, the best first; the caller waits no longer than the connect time-out.
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
+}
+
+/// The system's resolver: `/etc/hosts`, `nsswitch.conf` and all.
+#[derive(Debug)]
+pub(super) struct System {
+    permits: Arc<Semaphore>,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
+    }
+}
+
+#[async_trait]
+impl Resolve for System {
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        lookup(name, port, &self.permits).await
+    }
+}
+
+/// How connections to an endpoint are opened.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) allow_private: bool,
+    pub(super) timeout: Duration,
+}
+
+impl Connector {
+    /// Opens a connection within the connect time-out, which name, TCP and TLS share.
+    pub(super) async fn open(&self, target: &Target) -> Result<Link, Fault> {
+        let watch = Watch::start();
+        let (addresses, spelling) = self.addresses(target, watch).await?;
+        let socket = self.connect(&addresses, watch).await?;
+        // Not always what was asked for: 0.0.0.0 connects to 127.0.0.1.
+        let peer = socket
+            .peer_addr()
+            .map_err(|error| Fault::Reset(error.to_string()))?;
+        self.check(peer.ip(), spelling)?;
+        let stream = match &self.tls {
+            Some(tls) if target.secure => self.encrypt(tls, socket, target, watch).await?,
+            Some(_) | None => Stream::Plain(socket),
+        };
+        Link::open(stream).await
+    }
+
+    async fn addresses(
+        &self,
+        target: &Target,
+        watch: Watch,
+    ) -> Result<(Vec<SocketAddr>, Spelling), Fault> {
+        let (found, spelling) = match &target.whom {
+            Whom::Literal(address) => (
+                vec![SocketAddr::new(*address, target.port)],
+                Spelling::Literal,
+            ),
+            Whom::Name(name) => {
+                let asked = self.resolver.resolve(name, target.port);
+                let found = match within(watch.left(self.timeout), asked).await {
+                    Some(Ok(found)) => found,
+                    Some(Err(error)) => return Err(Fault::Dns(error.to_string())),
+                    None => return Err(Fault::Dns(format!("no answer within {:?}", self.timeout))),
+                };
+                (found, Spelling::Name)
+            }
+        };
+        if found.is_empty() {
+            return Err(Fault::Dns("it has no address".to_owned()));
+        }
+        // One bad address among good ones refuses them all: whoever put it there chooses the order.
+        for address in &found {
+            self.check(address.ip(), spelling)?;
+        }
+        let tried = found.into_iter().take(ADDRESSES_MAX).collect();
+        Ok((tried, spelling))
+    }
+
+    fn check(&self, address: IpAddr, spelling: Spelling) -> Result<(), Fault> {
+        permit(address, spelling, self.allow_private)
+            .map_err(|why| Fault::Private(format!("{address} is a {why} address")))
+    }
+
+    /// Tries one address after the other; each gets its share of the time that is left.
+    async fn connect(&self, addresses: &[SocketAddr], watch: Watch) -> Result<TcpStream, Fault> {
+        let mut fault = Fault::ConnectTimeout(self.timeout);
+        let mut shares = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        for address in addresses {
+            let share = watch.left(self.timeout) / shares.max(1);
+            shares = shares.saturating_sub(1);
+            match within(share, TcpStream::connect(*address)).await {
+                Some(Ok(socket)) => {
+                    // Answers are small and latency is what an attempt costs; a failure to set it
+                    // costs only that.
+                    drop(socket.set_nodelay(true));
+                    return Ok(socket);
+                }
+                Some(Err(error)) => fault = self.connect_fault(&error),
+                None => fault = Fault::ConnectTimeout(self.timeout),
+            }
+        }
+        Err(fault)
+    }
+
+    fn connect_fault(&self, error: &io::Error) -> Fault {
+        const RESET: [io::ErrorKind; 2] = [
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::ConnectionAborted,
+        ];
+        const NO_WAY: [io::ErrorKind; 3] = [
+            io::ErrorKind::HostUnreachable,
+            io::ErrorKind::NetworkUnreachable,
+            io::ErrorKind::NetworkDown,
+        ];
+        let kind = error.kind();
+        if kind == io::ErrorKind::ConnectionRefused {
+            Fault::ConnectRefused
+        } else if kind == io::ErrorKind::TimedOut {
+            Fault::ConnectTimeout(self.timeout)
+        } else if RESET.contains(&kind) {
+            Fault::Reset(error.to_string())
+        } else if NO_WAY.contains(&kind) {
+            Fault::HostUnreachable(error.to_string())
+        } else {
+            // Out of descriptors, ports or memory, or forbidden by a firewall of ours: nothing that
+            // the destination has done.
+            Fault::Local(error.to_string())
+        }
+    }
+
+    async fn encrypt(
+        &self,
+        tls: &Arc<rustls::ClientConfig>,
+        socket: TcpStream,
+        target: &Target,
+        watch: Watch,
+    ) -> Result<Stream, Fault> {
+        let name = match &target.whom {
+            Whom::Literal(address) => ServerName::from(*address),
+            Whom::Name(name) => ServerName::try_from(name.clone())
+                .map_err(|error| Fault::Tls(format!("{name}: {error}")))?,
+        };
+        let shake = TlsConnector::from(Arc::clone(tls)).connect(name, socket);
+        match within(watch.left(self.timeout), shake).await {
+            Some(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Some(Err(error)) => Err(tls_fault(&error)),
+            None => Err(Fault::Tls(format!(
+                "no handshake within {:?}",
+                self.timeout
+            ))),
+        }
+    }
+}
+
+/// A handshake that rustls gave up is TLS; one that the peer left is a reset.
+fn tls_fault(error: &io::Error) -> Fault {
+    let cause = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(cause) => Fault::Tls(cause.to_string()),
+        None => Fault::Reset(format!("during the TLS handshake: {error}")),
+    }
+}
+
+/// Makes what `https` needs: the system's certificate authorities, HTTP/1.1 alone.
+pub(super) fn system_trust() -> Result<Arc<rustls::ClientConfig>, EndpointError> {
+    use rustls_platform_verifier::BuilderVerifierExt as _;
+    let no_trust = |error: rustls::Error| EndpointError::Trust {
+        why: error.to_string(),
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(rustls::ConfigBuilder::with_platform_verifier)
+        .map_err(no_trust)?
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
