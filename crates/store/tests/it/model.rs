@@ -11,14 +11,13 @@ use waystation_store::Store;
 use waystation_store::conformance::{Stream, compare};
 use waystation_store::memory::{Memory, Row};
 
-/// Compares the model with a backend that `open` opens fresh for each stream.
-pub(crate) fn agrees_with_the_model<F>(cases: u32, commands: usize, open: F)
+/// Compares the model with a backend that `open` opens fresh for each stream, together with whatever
+/// must live as long as it.
+pub(crate) fn agrees_with_the_model<F, G>(cases: u32, commands: usize, open: F)
 where
-    F: Fn() -> Arc<dyn Store>,
+    F: AsyncFn() -> (Arc<dyn Store>, G),
 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let config = ProptestConfig {
         cases,
         failure_persistence: None,
@@ -27,23 +26,32 @@ where
     };
     proptest!(config, |(numbers in vec(any::<u64>(), 1..commands))| {
         let stream = Stream::from_numbers(&numbers);
-        let model: Arc<dyn Store> = Arc::new(Memory::new());
-        let compared = runtime.block_on(compare(model, open(), &stream));
+        let compared = runtime.block_on(async {
+            let model: Arc<dyn Store> = Arc::new(Memory::new());
+            let (other, _kept) = open().await;
+            compare(model, other, &stream).await
+        });
         prop_assert!(compared.is_ok(), "{}", compared.err().unwrap_or_default());
     });
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
 #[test]
 fn a_stream_says_the_same_on_two_models_whatever_their_numbers() {
-    agrees_with_the_model(16, 120, || Arc::new(Memory::with_number(7)));
+    agrees_with_the_model(16, 120, async || {
+        let store: Arc<dyn Store> = Arc::new(Memory::with_number(7));
+        (store, ())
+    });
 }
 
 /// What random streams must have met somewhere for a comparison to mean anything.
 #[test]
 fn streams_reach_every_corner_of_a_message_s_life() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let mut met = std::collections::BTreeSet::new();
     for seed in 0..40 {
         let mut rolls = Rolls::new(seed);
