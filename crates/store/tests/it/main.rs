@@ -2,3 +2,5 @@
 //! streams on two stores at once.
 
 mod memory;
+mod model;
+mod teeth;
