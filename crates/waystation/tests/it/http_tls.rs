@@ -10,7 +10,8 @@ use waystation::http::{Endpoint, HttpHandler};
 use waystation_core::outcome::{Finding, Outcome};
 
 use crate::evil::{Behaviour, Evil, answer};
-use crate::http::{Stub, code, handle, handler, hasty};
+use crate::http::{code, handle, handler};
+use crate::http_names::Stub;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -54,8 +55,7 @@ fn to_pay_example(evil: &Evil, trusted: &Authority) -> HttpHandler {
     let endpoint = Endpoint {
         allow_private: true,
         tls: Some(trusts(trusted)),
-        connect_timeout: std::time::Duration::from_secs(2),
-        ..hasty("https://pay.example/".into())
+        ..Endpoint::at("https://pay.example/")
     };
     handler(endpoint).with_resolver(Stub::of(&[evil.address]))
 }

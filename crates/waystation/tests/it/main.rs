@@ -3,5 +3,6 @@
 mod evil;
 mod http;
 mod http_faults;
+mod http_names;
 mod http_request;
 mod http_tls;
