@@ -344,6 +344,20 @@ async fn a_connection_that_died_while_it_waited_burns_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_peer_ends_with_its_answer_is_not_kept() {
+    for bytes in [
+        answer("200 OK", "connection: close\r\n", "fine"),
+        b"HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\na".to_vec(),
+        b"HTTP/1.1 200 OK\r\n\r\nuntil the end".to_vec(),
+    ] {
+        let evil = Evil::start(vec![Behaviour::AnswerAndClose(bytes)]).await;
+        let handler = handler(Endpoint::at(evil.url("/")));
+        assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
+        assert_eq!(handler.close_idle(), 0);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_nobody_asked_for_is_not_taken_for_the_next_requests() {
     let mut twice = answer("500 No", "", "");
     twice.extend(ok());
