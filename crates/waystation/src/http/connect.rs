@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -162,17 +162,23 @@ fn tls_fault(error: &io::Error) -> Fault {
     }
 }
 
-/// Makes what `https` needs: the system's certificate authorities, HTTP/1.1 alone.
+/// Gives what `https` needs: the system's certificate authorities, HTTP/1.1 alone. Read once in a
+/// process and shared by its endpoints, TLS sessions included.
 pub(super) fn system_trust() -> Result<Arc<rustls::ClientConfig>, EndpointError> {
     use rustls_platform_verifier::BuilderVerifierExt as _;
+    static SHARED: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    if let Some(config) = SHARED.get() {
+        return Ok(Arc::clone(config));
+    }
     let no_trust = |error: rustls::Error| EndpointError::Trust {
         why: error.to_string(),
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(rustls::ConfigBuilder::with_platform_verifier)
         .map_err(no_trust)?
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::clone(SHARED.get_or_init(|| Arc::new(config))))
 }

@@ -131,3 +131,16 @@ async fn a_tls_connection_that_died_while_it_waited_burns_no_attempt() {
     assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
     assert_eq!((evil.connections(), evil.requests()), (2, 2));
 }
+
+#[tokio::test]
+async fn the_systems_authorities_do_not_vouch_for_a_certificate_of_our_own_making() {
+    let tls = Some(serves("pay.example", &authority("ours")));
+    let evil = Evil::start_with(vec![ok()], tls).await;
+    let endpoint = Endpoint {
+        allow_private: true,
+        ..Endpoint::at("https://pay.example/")
+    };
+    let seen = handle(&handler(endpoint).with_resolver(Stub::of(&[evil.address]))).await;
+    assert_eq!((seen.outcome.as_str(), code(&seen)), ("unreachable", "tls"));
+    assert_eq!(evil.requests(), 0);
+}
