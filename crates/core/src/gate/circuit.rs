@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::evidence::Call;
 use super::ramp::Climb;
-use super::{CircuitState, Gate, GateChange, GateOrder, Mode, RefundDue};
+use super::{CircuitState, Gate, GateChange, GateOrder, Mode, ProbeResult, RefundDue};
 use crate::exchange::{Evidence, ProbeToken};
 use crate::message::Epoch;
 use crate::name::GateKey;
@@ -126,6 +126,7 @@ impl Gate {
             epoch: self.epoch,
             at: now,
             why,
+            probe: None,
         }
     }
 
@@ -187,6 +188,7 @@ impl Gate {
     ) -> (ProbeToken, GateChange) {
         self.probe = ProbeToken(self.probe.0.saturating_add(1));
         // A lost probe's circuit is open again, whether or not a tick has written that down.
+        let is_lost = self.state() == CircuitState::HalfOpen;
         let why = self.reason.as_deref().unwrap_or_default().to_owned();
         let mut change = self.turn(
             Circuit::HalfOpen { until },
@@ -194,6 +196,7 @@ impl Gate {
             now,
         );
         change.from = CircuitState::Open;
+        change.probe = is_lost.then_some(ProbeResult::Lost);
         self.reason = Some(Arc::from(why.as_str()));
         (self.probe, change)
     }
@@ -207,18 +210,27 @@ impl Gate {
     pub(super) fn probed(&mut self, verdict: Verdict, cx: &Folding<'_>) -> GateChange {
         let now = cx.now;
         self.probe = ProbeToken(self.probe.0.saturating_add(1));
-        match verdict {
-            Verdict::Success => self.ramp("the probe succeeded", now),
+        let (change, result) = match verdict {
+            Verdict::Success => (
+                self.ramp("the probe succeeded", now),
+                ProbeResult::Succeeded,
+            ),
             Verdict::Failure => {
                 self.tally.run_on();
                 let why = "the probe failed".to_owned();
-                self.trip(why, cx.circuit, now, cx.roll)
+                let change = self.trip(why, cx.circuit, now, cx.roll);
+                (change, ProbeResult::Failed)
             }
             Verdict::Nothing => {
                 let probe_at = self.clock.ahead(now).unwrap_or(now);
                 let why = "the probe proved nothing".to_owned();
-                self.turn(Circuit::Open { probe_at }, why, now)
+                let change = self.turn(Circuit::Open { probe_at }, why, now);
+                (change, ProbeResult::Undecided)
             }
+        };
+        GateChange {
+            probe: Some(result),
+            ..change
         }
     }
 
@@ -324,10 +336,12 @@ impl Gate {
             && until <= now
         {
             let why = "the probe's lease ended".to_owned();
-            return (
-                true,
-                Some(self.turn(Circuit::Open { probe_at: until }, why, now)),
-            );
+            let change = self.turn(Circuit::Open { probe_at: until }, why, now);
+            let lost = GateChange {
+                probe: Some(ProbeResult::Lost),
+                ..change
+            };
+            return (true, Some(lost));
         }
         let may_end = self
             .climb
@@ -436,6 +450,7 @@ impl Gate {
             epoch: self.epoch,
             at: now,
             why: why.to_owned(),
+            probe: None,
         }
     }
 }
