@@ -1,6 +1,9 @@
 //! The `waystation` binary.
 
 mod flaky;
+#[expect(dead_code, reason = "mounted with the server")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "mounted with the server"))]
+mod telemetry;
 
 use std::process::ExitCode;
 
