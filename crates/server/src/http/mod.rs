@@ -37,7 +37,6 @@ use waystation::Station;
 use crate::telemetry::Telemetry;
 
 pub(crate) use door::Door;
-pub(crate) use lane_views::quarantined;
 pub(crate) use pages::markdown as errors_markdown;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
