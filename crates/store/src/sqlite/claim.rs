@@ -151,7 +151,11 @@ impl State<'_> {
             like.worker_id,
             like.started_at.as_micros(),
         ])?;
-        self.count(stored.lane, Some(MessageState::Waiting), Some(MessageState::Leased))?;
+        self.count(
+            stored.lane,
+            Some(MessageState::Waiting),
+            Some(MessageState::Leased),
+        )?;
         self.note_left(stored.lane, ready, stored.due_at);
         stored.state = MessageState::Leased;
         stored.fence = rules::next_fence(stored.fence);
@@ -397,11 +401,18 @@ impl Due<'_, '_> {
             }
         }
         let lanes = u32::try_from(due.len()).unwrap_or(u32::MAX).max(1);
-        let mut most = (self.room / lanes).saturating_mul(2).max(AHEAD_MIN).min(self.room);
+        let mut most = (self.room / lanes)
+            .saturating_mul(2)
+            .max(AHEAD_MIN)
+            .min(self.room);
         let mut offers = Vec::with_capacity(due.len());
         for &(lane, starts) in &due {
             // A shut lane offers nothing, and is not read.
-            let ahead = if starts == 0 { Ahead::default() } else { self.state.read_ahead(lane, most)? };
+            let ahead = if starts == 0 {
+                Ahead::default()
+            } else {
+                self.state.read_ahead(lane, most)?
+            };
             offers.push((lane, ahead));
         }
         loop {
@@ -502,7 +513,12 @@ impl Due<'_, '_> {
         if !is_alone {
             self.shared = Some(claim);
         }
-        let is_first = is_alone || self.given.iter().rev().all(|(other, _)| other.lane != stored.lane);
+        let is_first = is_alone
+            || self
+                .given
+                .iter()
+                .rev()
+                .all(|(other, _)| other.lane != stored.lane);
         if is_first {
             let views = self.state.gates.views(&message.lane);
             self.state.see_epochs(claim, &views)?;

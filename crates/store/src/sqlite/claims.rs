@@ -171,9 +171,11 @@ impl State<'_> {
         let mut live = Vec::new();
         for row in members {
             let stored = rows::load(self.db, row)?;
-            live.extend(stored.filter(|stored| {
-                stored.state == MessageState::Leased && stored.claim == Some(id)
-            }));
+            live.extend(
+                stored.filter(|stored| {
+                    stored.state == MessageState::Leased && stored.claim == Some(id)
+                }),
+            );
         }
         Ok(live)
     }

@@ -51,12 +51,7 @@ impl State<'_> {
         Ok(answers)
     }
 
-    fn extend_members(
-        &mut self,
-        id: i64,
-        members: Vec<Stored>,
-        until: Timestamp,
-    ) -> Answer<()> {
+    fn extend_members(&mut self, id: i64, members: Vec<Stored>, until: Timestamp) -> Answer<()> {
         let claim = self.claim_row(id)?.clone();
         let is_all = i64::try_from(members.len()).is_ok_and(|count| count == claim.live);
         if is_all {
@@ -250,4 +245,3 @@ impl State<'_> {
 fn size(room: u32) -> usize {
     usize::try_from(room).unwrap_or(usize::MAX)
 }
-

@@ -185,11 +185,7 @@ impl State<'_> {
 
     /// The next messages whose failures a trip gives back, and the last one looked at if there were
     /// as many as were asked for.
-    fn blamed(
-        &self,
-        due: &RefundDue,
-        most: u32,
-    ) -> Answer<(Vec<i64>, Option<(i64, i64, i64)>)> {
+    fn blamed(&self, due: &RefundDue, most: u32) -> Answer<(Vec<i64>, Option<(i64, i64, i64)>)> {
         let begin = (i64::MIN, 0, 0);
         let after = self.refund_cursors.get(&(due.gate.clone(), due.outage));
         let after = after.copied().unwrap_or(begin);
@@ -245,9 +241,10 @@ impl State<'_> {
 
     /// Marks the newest counted attempts of this generation as given back.
     fn mark_refunded(&mut self, row: i64, generation: u32, failures: u32) -> Answer<()> {
-        let numbers = self.numbers("SELECT number FROM attempt WHERE row = ?1 ORDER BY number", [
-            row,
-        ])?;
+        let numbers = self.numbers(
+            "SELECT number FROM attempt WHERE row = ?1 ORDER BY number",
+            [row],
+        )?;
         let attempts = rows::attempts(self.db, row)?;
         let counted = numbers
             .into_iter()
@@ -281,8 +278,7 @@ impl State<'_> {
             .prepare_cached("SELECT created_at FROM known ORDER BY id LIMIT 1")?
             .query_row([], |row| row.get(0))
             .optional()?;
-        let keys =
-            oldest.map(|at| Timestamp::from_micros(at) + policies.retention.idempotency);
+        let keys = oldest.map(|at| Timestamp::from_micros(at) + policies.retention.idempotency);
         Ok([
             of_gates,
             expiry.map(Timestamp::from_micros),

@@ -238,7 +238,8 @@ impl<'c> State<'c> {
                 None => Deaths::default(),
             };
             let hint = hints.remove(&id).filter(|hint| hint.lane == lane);
-            let (minute, slots) = hint.map_or((Minute::default(), 0), |hint| (hint.minute, hint.slots));
+            let (minute, slots) =
+                hint.map_or((Minute::default(), 0), |hint| (hint.minute, hint.slots));
             let used_at = Timestamp::from_micros(row.get(11)?);
             let mut of = LaneState {
                 lane,
@@ -255,7 +256,11 @@ impl<'c> State<'c> {
                 gates: Vec::new(),
             };
             if of.counts.waiting == 0 {
-                of.due = DueHint { ready: None, struck: None, is_exact: true };
+                of.due = DueHint {
+                    ready: None,
+                    struck: None,
+                    is_exact: true,
+                };
             }
             link(&mut self.through, &mut self.gate_slots, id, &mut of);
             self.names.insert(of.lane.clone(), id);

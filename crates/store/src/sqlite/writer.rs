@@ -13,9 +13,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -218,9 +218,10 @@ impl Writer<'_> {
     fn turn_away(&self, batch: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
         let accepts = batch.iter().any(|job| job.accepts());
         let low = if accepts { self.space.is_low() } else { None };
-        self.shared
-            .is_full
-            .fetch_and(low.is_some() || !accepts || self.is_short(), Ordering::Relaxed);
+        self.shared.is_full.fetch_and(
+            low.is_some() || !accepts || self.is_short(),
+            Ordering::Relaxed,
+        );
         let mut kept = Vec::with_capacity(batch.len());
         for job in batch {
             if let Some(error) = &self.stopped {
