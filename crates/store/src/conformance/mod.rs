@@ -16,6 +16,7 @@ pub mod looking;
 pub mod settle;
 
 mod compare;
+mod drain;
 mod normal;
 mod scene;
 mod stream;
@@ -28,6 +29,7 @@ use waystation_core::message::NodeId;
 use crate::Store;
 
 pub use compare::compare;
+pub use drain::comes_to_an_end;
 pub use stream::Command;
 pub use stream::Like;
 pub use stream::Stream;
@@ -97,6 +99,7 @@ macro_rules! store_conformance {
             leases {
                 expired_lease_is_lost_once
                 lost_delivery_is_the_attempt_that_was_lost
+                lost_delivery_shows_the_gates_of_now
                 dead_nodes_leases_are_lost_at_once
                 leaving_ends_tied_leases
                 extended_lease_is_not_lost

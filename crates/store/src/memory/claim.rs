@@ -107,6 +107,8 @@ impl State {
                 node: lease.node,
                 tied_to_node: lease.tied_to_node,
                 until: lease.until,
+                // That it is lost is news of now, not of when it began.
+                epochs: self.epochs(&self.row(number).message.lane),
                 ..held
             };
             self.lease(number, lease, false);
@@ -145,7 +147,7 @@ impl State {
         }
         next_at = over.iter().fold(next_at, |at, _| earliest(at, lease.until));
         for &number in &over {
-            let epochs = self.epochs(&self.row(number).message.lane.clone());
+            let epochs = self.epochs(&self.row(number).message.lane);
             let lease = LeaseRow {
                 is_run: false,
                 epochs,
