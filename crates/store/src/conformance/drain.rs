@@ -15,7 +15,7 @@ use super::stream::Stream;
 use crate::{Operation, Selection, Store};
 
 /// Rounds until something that still moves is held to move in a circle.
-const ROUNDS_MAX: usize = 2_000;
+const ROUNDS_MAX: usize = 400;
 /// Rows that one piece of healing touches.
 const HEAL_LIMIT: u32 = 50;
 

@@ -135,6 +135,7 @@ macro_rules! store_conformance {
                 successful_probe_begins_the_ramp
                 ramp_gives_half_to_fresh_messages
                 health_check_probes_instead_of_a_message
+                probe_without_a_message_wakes_nobody
                 late_word_of_an_older_epoch_moves_nothing
                 asked_for_silence_is_kept
                 extended_lease_extends_its_probe

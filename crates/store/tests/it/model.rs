@@ -21,7 +21,7 @@ where
     let config = ProptestConfig {
         cases,
         failure_persistence: None,
-        max_shrink_iters: 400,
+        max_shrink_iters: 100,
         ..ProptestConfig::default()
     };
     proptest!(config, |(numbers in vec(any::<u64>(), 1..commands))| {
@@ -52,12 +52,12 @@ fn a_stream_says_the_same_on_two_models_whatever_their_numbers() {
 fn after_any_stream_every_message_comes_to_its_end() {
     let runtime = runtime();
     let config = ProptestConfig {
-        cases: 48,
+        cases: 32,
         failure_persistence: None,
-        max_shrink_iters: 400,
+        max_shrink_iters: 100,
         ..ProptestConfig::default()
     };
-    proptest!(config, |(numbers in vec(any::<u64>(), 1..160))| {
+    proptest!(config, |(numbers in vec(any::<u64>(), 1..100))| {
         let stream = Stream::from_numbers(&numbers);
         let ended = runtime.block_on(comes_to_an_end(Arc::new(Memory::new()), &stream));
         prop_assert!(ended.is_ok(), "{}", ended.err().unwrap_or_default());
