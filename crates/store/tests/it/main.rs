@@ -3,4 +3,5 @@
 
 mod memory;
 mod model;
+mod sqlite;
 mod teeth;
