@@ -95,8 +95,12 @@ impl State<'_> {
                 stored.deliveries,
                 stored.claim,
                 stored.worker,
-                stored.started_at.map(waystation_core::time::Timestamp::as_micros),
-                stored.finished_at.map(waystation_core::time::Timestamp::as_micros),
+                stored
+                    .started_at
+                    .map(waystation_core::time::Timestamp::as_micros),
+                stored
+                    .finished_at
+                    .map(waystation_core::time::Timestamp::as_micros),
                 stored.story.encode(),
                 stored.line.map(|_| stored.place),
                 stored.in_line.then_some(1),
@@ -150,9 +154,7 @@ impl State<'_> {
     /// Gives a leased message as a delivery.
     pub(super) fn delivery(&mut self, stored: &Stored) -> Answer<Delivery> {
         let message = self.message(stored)?;
-        let id = stored
-            .claim
-            .ok_or_else(|| damaged("lease", stored.row))?;
+        let id = stored.claim.ok_or_else(|| damaged("lease", stored.row))?;
         let views = self.gates.views(&message.lane);
         let claim = self.claim_row(id)?;
         Ok(Delivery {

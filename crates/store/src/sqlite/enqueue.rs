@@ -133,13 +133,19 @@ impl State<'_> {
     }
 
     /// Looks for the first draft that cannot be stored.
-    fn refuse(&mut self, drafts: &[Draft], policies: &Policies) -> Answer<Option<(usize, Refusal)>> {
+    fn refuse(
+        &mut self,
+        drafts: &[Draft],
+        policies: &Policies,
+    ) -> Answer<Option<(usize, Refusal)>> {
         let mut keys: BTreeMap<&str, [u8; 32]> = BTreeMap::new();
         let mut lanes = BTreeSet::new();
         for (index, draft) in drafts.iter().enumerate() {
             if let Some(given) = &draft.idempotency {
                 let known = self.known(given, policies)?;
-                let is_other = known.as_ref().is_some_and(|known| known.digest != given.digest);
+                let is_other = known
+                    .as_ref()
+                    .is_some_and(|known| known.digest != given.digest);
                 let first = *keys.entry(&given.key).or_insert(given.digest);
                 if is_other || first != given.digest {
                     return Ok(Some((index, Refusal::IdempotencyMismatch)));
@@ -184,7 +190,9 @@ impl State<'_> {
         Ok(Enqueued {
             id,
             created_at: known.created_at,
-            due_at: stored.as_ref().map_or(known.created_at, |stored| stored.due_at),
+            due_at: stored
+                .as_ref()
+                .map_or(known.created_at, |stored| stored.due_at),
             state: stored.map_or(MessageState::Completed, |stored| stored.state),
             duplicate: true,
             delivery: None,
@@ -212,7 +220,11 @@ impl State<'_> {
             row,
             lane,
             state: MessageState::Waiting,
-            standing: if is_blocked { Standing::Blocked } else { Standing::Ready },
+            standing: if is_blocked {
+                Standing::Blocked
+            } else {
+                Standing::Ready
+            },
             priority: draft.priority,
             due_at: rules::due_at(draft.due_at, now),
             created_at: now,
@@ -242,7 +254,12 @@ impl State<'_> {
             .prepare_cached(
                 "INSERT INTO known (key, digest, row, created_at) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![&*given.key, given.digest, row, self.now.as_micros()])?;
+            .execute(params![
+                &*given.key,
+                given.digest,
+                row,
+                self.now.as_micros()
+            ])?;
         Ok(())
     }
 
@@ -288,7 +305,14 @@ impl State<'_> {
     fn insert_payload(&mut self, fresh: &Stored, draft: &Draft) -> Answer<()> {
         let mut head = std::mem::take(&mut self.buffer);
         let content_type = &draft.payload.content_type;
-        write_head(&mut head, 1, content_type, draft.key.as_ref(), draft.cause, &draft.headers);
+        write_head(
+            &mut head,
+            1,
+            content_type,
+            draft.key.as_ref(),
+            draft.cause,
+            &draft.headers,
+        );
         let body = &draft.payload.bytes;
         let crc = checksum(fresh.row, fresh.created_at, &head, body);
         self.db
@@ -307,8 +331,8 @@ impl State<'_> {
         policies: &Policies,
     ) -> Answer<bool> {
         let now = self.now;
-        let is_due = draft.due_at.is_none_or(|at| at <= now)
-            && draft.expires_at.is_none_or(|at| at > now);
+        let is_due =
+            draft.due_at.is_none_or(|at| at <= now) && draft.expires_at.is_none_or(|at| at > now);
         if !is_due || self.due_by_now(lane)?.ready.is_some_and(|due| due <= now) {
             return Ok(false);
         }

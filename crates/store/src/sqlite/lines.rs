@@ -65,9 +65,7 @@ impl State<'_> {
     pub(super) fn note_dispatched(&mut self, line: i64, place: i64) -> Answer<()> {
         self.wrote = true;
         self.db
-            .prepare_cached(
-                "UPDATE line SET dispatched = max(dispatched, ?2) WHERE id = ?1",
-            )?
+            .prepare_cached("UPDATE line SET dispatched = max(dispatched, ?2) WHERE id = ?1")?
             .execute([line, place])?;
         Ok(())
     }
@@ -88,11 +86,11 @@ impl State<'_> {
         let Some(line) = stored.line else {
             return Ok(());
         };
-        let dispatched: i64 = self.db.query_row(
-            "SELECT dispatched FROM line WHERE id = ?1",
-            [line],
-            |row| row.get(0),
-        )?;
+        let dispatched: i64 =
+            self.db
+                .query_row("SELECT dispatched FROM line WHERE id = ?1", [line], |row| {
+                    row.get(0)
+                })?;
         let mut place = stored.place;
         if dispatched > place {
             place = self.db.query_row(

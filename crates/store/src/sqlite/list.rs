@@ -55,9 +55,9 @@ pub(super) struct Looker<'c> {
 
 impl<'c> Looker<'c> {
     pub(super) fn new(db: &'c Connection, now: Timestamp) -> Answer<Self> {
-        let (number, seen): (i64, i64) =
-            db.prepare_cached("SELECT number, now FROM store")?
-                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (number, seen): (i64, i64) = db
+            .prepare_cached("SELECT number, now FROM store")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Self {
             db,
             number: number.cast_unsigned(),
@@ -250,7 +250,11 @@ impl<'c> Looker<'c> {
             .is_none_or(|state| state_code(stored.state) == state_code(state));
         let is_time = filter.since.is_none_or(|since| stored.created_at >= since)
             && filter.until.is_none_or(|until| stored.created_at < until);
-        let fingerprint = stored.story.last_error.as_ref().map(|error| error.fingerprint);
+        let fingerprint = stored
+            .story
+            .last_error
+            .as_ref()
+            .map(|error| error.fingerprint);
         let is_group = filter
             .fingerprint
             .is_none_or(|wanted| fingerprint == Some(wanted));

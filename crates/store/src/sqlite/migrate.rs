@@ -54,9 +54,7 @@ fn take_step(db: &mut Connection, step: usize) -> Result<(), Fault> {
     if version(&tx)? > step {
         return Ok(());
     }
-    tx.execute_batch(
-        "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY) STRICT",
-    )?;
+    tx.execute_batch("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY) STRICT")?;
     tx.execute_batch(STEPS.get(step).copied().unwrap_or_default())?;
     if step == 0 {
         tx.execute(
@@ -110,6 +108,9 @@ mod tests {
         db.execute("INSERT INTO migration (version) VALUES (7)", [])
             .expect("writes");
         let error = migrate(&mut db).expect_err("refused").to_string();
-        assert!(error.contains("version 7") && error.contains("up to 1"), "{error}");
+        assert!(
+            error.contains("version 7") && error.contains("up to 1"),
+            "{error}"
+        );
     }
 }

@@ -42,7 +42,6 @@ mod story;
 mod threads;
 mod writer;
 
-
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;

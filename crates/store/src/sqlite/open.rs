@@ -43,14 +43,16 @@ impl SqliteStore {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Arc<Self>, StoreError> {
         check_version()?;
         let path = path.as_ref().to_path_buf();
-        let mut db = open_file(&path, options.durability).map_err(|fault| fault.to_store_error())?;
+        let mut db =
+            open_file(&path, options.durability).map_err(|fault| fault.to_store_error())?;
         migrate(&mut db)?;
         let shared = Arc::new(Shared::default());
         let number: i64 = db
             .query_row("SELECT number FROM store", [], |row| row.get(0))
             .map_err(|error| Fault::Sql(error).to_store_error())?;
-        let bell = Bell::bind(number.cast_unsigned())
-            .map_err(|error| StoreError::Unavailable(format!("no port for rings: {error}").into()))?;
+        let bell = Bell::bind(number.cast_unsigned()).map_err(|error| {
+            StoreError::Unavailable(format!("no port for rings: {error}").into())
+        })?;
         let bell = Arc::new(bell);
         if let Some(most) = options.pages_max {
             db.pragma_update(None, "max_page_count", most)
@@ -70,7 +72,12 @@ impl SqliteStore {
             space: space.clone(),
             nudge,
         })?);
-        started.push(start_checkpointer(&path, options.durability, &shared, nudges)?);
+        started.push(start_checkpointer(
+            &path,
+            options.durability,
+            &shared,
+            nudges,
+        )?);
         let readers = Readers::start(&path, &mut started)?;
         Ok(Arc::new(Self {
             path,
@@ -144,7 +151,9 @@ fn run_writer(start: Start, opened: &SyncSender<Result<(), StoreError>>) {
             .store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }));
-    let state = hooked.map_err(Fault::from).and_then(|()| begin(&db, &start.path));
+    let state = hooked
+        .map_err(Fault::from)
+        .and_then(|()| begin(&db, &start.path));
     let (state, data_version) = match state {
         Ok(state) => state,
         Err(fault) => {

@@ -206,11 +206,7 @@ impl State<'_> {
         let next = stored.edit.unwrap_or(0) + 1;
         let (version, body, content_type) = match &edit.payload {
             Some((body, content_type)) => (handed.head.version + 1, body, content_type),
-            None => (
-                handed.head.version,
-                &handed.body,
-                &handed.head.content_type,
-            ),
+            None => (handed.head.version, &handed.body, &handed.head.content_type),
         };
         let headers = edit.headers.as_ref().unwrap_or(&handed.head.headers);
         let mut head = std::mem::take(&mut self.buffer);

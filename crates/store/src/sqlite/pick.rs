@@ -11,8 +11,7 @@ use super::state::State;
 use crate::rules::{self, Class};
 
 /// The first message at or behind a level.
-pub(super) const FIRST_FROM_LEVEL: &str =
-    "SELECT ready, due_at, row FROM message INDEXED BY message_ready \
+pub(super) const FIRST_FROM_LEVEL: &str = "SELECT ready, due_at, row FROM message INDEXED BY message_ready \
      WHERE lane = ?1 AND ready >= ?2 AND ready IS NOT NULL ORDER BY ready, due_at, row LIMIT 1";
 /// The due messages of a level.
 pub(super) const DUE_OF_LEVEL: &str = "SELECT due_at, row FROM message INDEXED BY message_ready \
@@ -146,7 +145,9 @@ impl State<'_> {
         between: (Timestamp, Timestamp),
         skip: &Skipped,
     ) -> Answer<Option<(Timestamp, i64)>> {
-        let most = u32::try_from(skip.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let most = u32::try_from(skip.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
         let due = self.due_of_level(lane, level, between, most)?;
         Ok(due.into_iter().find(|(_, row)| !skip.contains(row)))
     }

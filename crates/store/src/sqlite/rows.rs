@@ -59,7 +59,9 @@ pub(super) const fn state_code(state: State) -> i64 {
 }
 
 pub(super) fn state_of(code: i64) -> Option<State> {
-    State::ALL.into_iter().find(|&state| state_code(state) == code)
+    State::ALL
+        .into_iter()
+        .find(|&state| state_code(state) == code)
 }
 
 pub(super) const fn standing_code(standing: Standing) -> i64 {
@@ -159,7 +161,9 @@ impl Stored {
     /// Its level in the ready order, if it stands there.
     pub(super) fn ready(&self) -> Option<i64> {
         match (self.state, self.standing) {
-            (State::Waiting, Standing::Ready) => Some(i64::from(Priority::MAX.get() - self.priority.get())),
+            (State::Waiting, Standing::Ready) => {
+                Some(i64::from(Priority::MAX.get() - self.priority.get()))
+            }
             (State::Waiting, Standing::Struck) => Some(STRUCK_LEVEL),
             (State::Waiting, Standing::Blocked | Standing::Grace)
             | (

@@ -178,15 +178,20 @@ impl State<'_> {
         }
         self.held.remove(&row);
         let now = self.now;
-        let changed = self
-            .db
-            .prepare_cached(COMPLETE)?
-            .execute(params![row, fence.cast_signed(), now.as_micros()])?;
+        let changed = self.db.prepare_cached(COMPLETE)?.execute(params![
+            row,
+            fence.cast_signed(),
+            now.as_micros()
+        ])?;
         if changed == 0 {
             return Ok(Some(Settled::Stale));
         }
         self.wrote = true;
-        self.count(lane, Some(MessageState::Leased), Some(MessageState::Completed))?;
+        self.count(
+            lane,
+            Some(MessageState::Leased),
+            Some(MessageState::Completed),
+        )?;
         self.count_ends(lane, 1)?;
         self.release_lease(claim)?;
         self.note_end(row, MessageState::Completed, now);

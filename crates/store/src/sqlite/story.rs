@@ -129,7 +129,9 @@ fn class_code(class: ErrorClass) -> u8 {
 }
 
 fn class_of(code: u8) -> Option<ErrorClass> {
-    ErrorClass::ALL.into_iter().find(|&class| class_code(class) == code)
+    ErrorClass::ALL
+        .into_iter()
+        .find(|&class| class_code(class) == code)
 }
 
 fn write_error(out: &mut Writer, error: &LastError) {

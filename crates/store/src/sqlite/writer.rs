@@ -13,9 +13,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -218,9 +218,10 @@ impl Writer<'_> {
     fn turn_away(&self, batch: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
         let accepts = batch.iter().any(|job| job.accepts());
         let low = if accepts { self.space.is_low() } else { None };
-        self.shared
-            .is_full
-            .fetch_and(low.is_some() || !accepts || self.is_short(), Ordering::Relaxed);
+        self.shared.is_full.fetch_and(
+            low.is_some() || !accepts || self.is_short(),
+            Ordering::Relaxed,
+        );
         let mut kept = Vec::with_capacity(batch.len());
         for job in batch {
             if let Some(error) = &self.stopped {
@@ -298,20 +299,21 @@ impl Writer<'_> {
             }
             self.state.flush()
         };
-        if let Err(fault) = run() {
-            return Err(self.roll_back(fault));
+        let ran = run();
+        // Time that any of them named has been seen, whatever became of it.
+        let now = self.state.now.as_micros();
+        self.shared.clock.fetch_max(now, Ordering::Relaxed);
+        match ran {
+            Ok(()) => self.commit(),
+            Err(fault) => Err(self.roll_back(fault)),
         }
-        self.commit()
     }
 
     fn begin(&mut self) -> Answer<()> {
         self.state.wrote = false;
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let clock = self.shared.clock.load(Ordering::Relaxed);
-        let now = self.state.at(Timestamp::from_micros(clock));
-        self.shared
-            .clock
-            .fetch_max(now.as_micros(), Ordering::Relaxed);
+        self.state.at(Timestamp::from_micros(clock));
         let version: i64 = self
             .db
             .prepare_cached("PRAGMA data_version")?

@@ -43,7 +43,10 @@ impl Harness for SqliteHarness {
 
     async fn attach(&self) -> Arc<dyn Store> {
         let store = open(&self.dir);
-        self.others.lock().expect("unpoisoned").push(Arc::clone(&store));
+        self.others
+            .lock()
+            .expect("unpoisoned")
+            .push(Arc::clone(&store));
         store
     }
 
