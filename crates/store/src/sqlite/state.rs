@@ -95,6 +95,8 @@ pub(super) struct State<'c> {
     written: (Totals, Timestamp),
     pub(super) lanes: HashMap<i64, LaneState>,
     pub(super) names: BTreeMap<Lane, i64>,
+    /// Lanes that the call under way has made.
+    pub(super) fresh_lanes: Vec<i64>,
     dirty_lanes: BTreeSet<i64>,
     through: Vec<Through>,
     gate_slots: HashMap<GateKey, usize>,
@@ -103,7 +105,8 @@ pub(super) struct State<'c> {
     pub(super) held: HashMap<i64, Held>,
     pub(super) blocks: Blocks,
     pub(super) retention: Retention,
-    pub(super) refund_cursors: HashMap<(GateKey, Epoch), (i64, i64, i64)>,
+    /// What is left to refund of each outage: rows, the first to be refunded last.
+    pub(super) refunds: HashMap<(GateKey, Epoch), Vec<i64>>,
     /// Counts claims of due messages.
     pub(super) turn: u64,
     pub(super) ring: Ring,
@@ -133,6 +136,7 @@ impl<'c> State<'c> {
             written: (Totals::default(), Timestamp::EPOCH),
             lanes: HashMap::new(),
             names: BTreeMap::new(),
+            fresh_lanes: Vec::new(),
             dirty_lanes: BTreeSet::new(),
             through: Vec::new(),
             gate_slots: HashMap::new(),
@@ -141,7 +145,7 @@ impl<'c> State<'c> {
             held: HashMap::new(),
             blocks: Blocks::default(),
             retention: Retention::default(),
-            refund_cursors: HashMap::new(),
+            refunds: HashMap::new(),
             turn: 0,
             ring: Ring::default(),
             nodes: Vec::new(),
@@ -179,6 +183,7 @@ impl<'c> State<'c> {
         self.now = self.now.max(now);
         self.claims.clear();
         self.held.clear();
+        self.refunds.clear();
         self.dirty_lanes.clear();
         self.reload_nodes()?;
         self.reload_lanes()?;
@@ -367,6 +372,7 @@ impl<'c> State<'c> {
         link(&mut self.through, &mut self.gate_slots, id, &mut of);
         self.names.insert(lane.clone(), id);
         self.lanes.insert(id, of);
+        self.fresh_lanes.push(id);
         self.dirty_lanes.insert(id);
         Ok(id)
     }

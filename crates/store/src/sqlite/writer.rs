@@ -299,20 +299,21 @@ impl Writer<'_> {
             }
             self.state.flush()
         };
-        if let Err(fault) = run() {
-            return Err(self.roll_back(fault));
+        let ran = run();
+        // Time that any of them named has been seen, whatever became of it.
+        let now = self.state.now.as_micros();
+        self.shared.clock.fetch_max(now, Ordering::Relaxed);
+        match ran {
+            Ok(()) => self.commit(),
+            Err(fault) => Err(self.roll_back(fault)),
         }
-        self.commit()
     }
 
     fn begin(&mut self) -> Answer<()> {
         self.state.wrote = false;
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let clock = self.shared.clock.load(Ordering::Relaxed);
-        let now = self.state.at(Timestamp::from_micros(clock));
-        self.shared
-            .clock
-            .fetch_max(now.as_micros(), Ordering::Relaxed);
+        self.state.at(Timestamp::from_micros(clock));
         let version: i64 = self
             .db
             .prepare_cached("PRAGMA data_version")?
