@@ -22,7 +22,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 /// Runs an attempt to its end, whatever that is.
 pub(crate) async fn run(
     handler: Arc<dyn Handler>,
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
     cancel: CancellationToken,
     attempt_timeout: Duration,
 ) -> Finished {

@@ -254,7 +254,7 @@ impl Shell {
 
     fn perform(&mut self, command: Command) {
         match command {
-            Command::Run(delivery) => self.run_handler(*delivery),
+            Command::Run(delivery) => self.run_handler(delivery),
             Command::Cancel(lease) => {
                 if let Some(cancel) = self.cancels.remove(&lease) {
                     cancel.cancel();
@@ -289,7 +289,7 @@ impl Shell {
         });
     }
 
-    fn run_handler(&mut self, delivery: Delivery) {
+    fn run_handler(&mut self, delivery: Arc<Delivery>) {
         let lease = delivery.lease();
         let kind = delivery.message.lane.kind();
         let tell = self.tell.clone();

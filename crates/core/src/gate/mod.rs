@@ -20,7 +20,6 @@ mod permit;
 mod ramp;
 mod set;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by its panic")]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,7 @@
 //! Who may start: submits with births, claims for this process's handlers, pull workers' wishes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Asked, Command, Node, Phase, Reply, Running, Ticket, Wish, earliest};
 use crate::event::Event;
@@ -211,14 +212,17 @@ impl Node {
     fn start(&mut self, now: Timestamp, delivery: Delivery, out: &mut Vec<Command>) {
         self.see_gates(&delivery);
         if self.phase != Phase::Working {
-            self.hand_back(now, delivery);
+            self.hand_back(now, Arc::new(delivery));
             return;
         }
-        out.push(Command::Run(Box::new(delivery.clone())));
+        let (id, lease_until) = (delivery.message.id, delivery.lease_until);
+        let delivery = Arc::new(delivery);
+        out.push(Command::Run(Arc::clone(&delivery)));
         self.running.insert(
-            delivery.message.id,
+            id,
             Running {
                 delivery,
+                lease_until,
                 lost: false,
             },
         );
@@ -321,7 +325,7 @@ impl Node {
                         lane,
                     }));
                     self.see_gates(&delivery);
-                    self.settle_later(now, delivery, Outcome::Lost);
+                    self.settle_later(now, Arc::new(delivery), Outcome::Lost);
                 }
             }
             Asked::ClaimGraceOver => {
@@ -329,7 +333,7 @@ impl Node {
                     .grace_answered(if failed { Some(now) } else { claimed.next_at });
                 for delivery in claimed.deliveries {
                     self.see_gates(&delivery);
-                    self.settle_later(now, delivery, Outcome::GraceOver);
+                    self.settle_later(now, Arc::new(delivery), Outcome::GraceOver);
                 }
             }
             Asked::ClaimPull(asker) => self.pull_claimed(now, asker, (claimed, failed), out),
@@ -451,7 +455,7 @@ impl Node {
         if !there {
             self.pulls.remove(&asker);
             for delivery in claimed.deliveries {
-                self.hand_back(now, delivery);
+                self.hand_back(now, Arc::new(delivery));
             }
             return;
         }

@@ -22,8 +22,15 @@ mod claims;
 mod settle;
 mod signal;
 mod sweep;
+#[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test picks the one command it asks about"
+)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::Event;
@@ -110,7 +117,9 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Running {
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
+    /// When its lease ends, as extended.
+    lease_until: Timestamp,
     lost: bool,
 }
 

@@ -1,5 +1,7 @@
 //! How attempts end: decide, gather evidence, record, and decide again where a gate moved meanwhile.
 
+use std::sync::Arc;
+
 use super::{Asked, Command, Node, Reply, Ticket};
 use crate::decide::{Case, Decision, Disposition, decide};
 use crate::event::Event;
@@ -19,7 +21,7 @@ const SETTLE_MAX: usize = 1_000;
 /// A delivery that has ended and is not known to be settled.
 #[derive(Debug)]
 pub(super) struct Unsettled {
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
     outcome: Outcome,
     finding: Finding,
     ended_at: Timestamp,
@@ -97,7 +99,12 @@ impl Node {
     }
 
     /// Settles a delivery of which nothing is to be said but the outcome.
-    pub(super) fn settle_later(&mut self, now: Timestamp, delivery: Delivery, outcome: Outcome) {
+    pub(super) fn settle_later(
+        &mut self,
+        now: Timestamp,
+        delivery: Arc<Delivery>,
+        outcome: Outcome,
+    ) {
         let finding = Finding::NOTHING;
         let decided = Decided::default();
         self.unsettled.push(Unsettled {
@@ -111,7 +118,7 @@ impl Node {
     }
 
     /// Gives a delivery back as if it had never begun.
-    pub(super) fn hand_back(&mut self, now: Timestamp, delivery: Delivery) {
+    pub(super) fn hand_back(&mut self, now: Timestamp, delivery: Arc<Delivery>) {
         self.handed_back += 1;
         self.settle_later(now, delivery, Outcome::HandedBack);
     }
@@ -167,7 +174,7 @@ impl Node {
 
     fn take_word(&mut self, now: Timestamp, asker: Ticket, delivery: Delivery, word: Word) {
         self.unsettled.push(Unsettled {
-            delivery,
+            delivery: Arc::new(delivery),
             outcome: word.outcome,
             finding: word.finding,
             ended_at: now,
@@ -360,6 +367,9 @@ impl Node {
                 self.gates_changed(now, answer.changes, out);
                 for failure in answer.mass_failures {
                     out.push(Command::Emit(Event::MassFailure(failure)));
+                }
+                for gate in answer.throttled_long {
+                    out.push(Command::Emit(Event::ThrottledLong { gate }));
                 }
                 if answer.work || answer.follow_ups > 0 {
                     self.claims.soon(now);

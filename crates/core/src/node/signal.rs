@@ -232,7 +232,7 @@ pub enum Command {
         leases: Vec<Lease>,
     },
     /// Run the handler; answer with [`Input::Finished`].
-    Run(Box<Delivery>),
+    Run(Arc<Delivery>),
     /// Look whether a destination is well; answer with [`Input::Checked`].
     CheckHealth(HealthCheck),
     /// The lease is lost or time is up: ask the handler to stop. Its answer will be ignored.

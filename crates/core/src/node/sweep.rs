@@ -179,9 +179,10 @@ impl Node {
             Some(_) => {
                 self.sweep.extend_at = Some(now + third);
                 let until = now + self.options.lease;
-                let aging = self.running.values().filter(|running| {
-                    !running.lost && running.delivery.lease_until.since(now) < third * 2
-                });
+                let aging = self
+                    .running
+                    .values()
+                    .filter(|running| !running.lost && running.lease_until.since(now) < third * 2);
                 let leases: Vec<Lease> = aging.map(|running| running.delivery.lease()).collect();
                 if !leases.is_empty() {
                     let ticket = self.ticket(Asked::Extend(leases.clone()));
@@ -268,7 +269,7 @@ impl Node {
             return;
         }
         match answer {
-            Extended::Until(until) => running.delivery.lease_until = until,
+            Extended::Until(until) => running.lease_until = until,
             Extended::Stale => {
                 running.lost = true;
                 out.push(Command::Cancel(lease));

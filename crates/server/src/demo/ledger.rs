@@ -226,16 +226,23 @@ impl Verdict {
 
 /// Judges the figures, one verdict for each promise.
 pub(crate) fn judge(figures: &Figures) -> Vec<Verdict> {
-    let verdict = |promise, kept, because| Verdict {
+    let mut verdicts = judge_messages(figures);
+    verdicts.extend(judge_outage(figures));
+    verdicts
+}
+
+const fn verdict(promise: &'static str, kept: bool, because: String) -> Verdict {
+    Verdict {
         promise,
         kept,
         because,
-    };
-    let f = figures;
+    }
+}
+
+/// Judges what became of the messages.
+fn judge_messages(f: &Figures) -> Vec<Verdict> {
     let (accepted, in_states) = (count(f.accepted), count(f.in_states));
     let (delivered, lost) = (count(f.delivered), count(f.lost));
-    let others_kept = f.others_delivered * 10 >= f.others_sent * 8 && f.others_sent > 0;
-    let healed = f.detect_ms.is_some() && f.close_ms.is_some() && f.drain_ms.is_some();
     vec![
         verdict(
             "accepted means kept",
@@ -263,6 +270,14 @@ pub(crate) fn judge(figures: &Figures) -> Vec<Verdict> {
             f.dead == 0 && f.parked == 0,
             format!("{} dead, {} parked", count(f.dead), count(f.parked)),
         ),
+    ]
+}
+
+/// Judges how the outage was lived through.
+fn judge_outage(f: &Figures) -> Vec<Verdict> {
+    let others_kept = f.others_delivered * 10 >= f.others_sent * 8 && f.others_sent > 0;
+    let healed = f.detect_ms.is_some() && f.close_ms.is_some() && f.drain_ms.is_some();
+    vec![
         verdict(
             "open means no calls",
             f.calls_while_open == 0 && f.open_ms > 0,
@@ -291,8 +306,8 @@ pub(crate) fn judge(figures: &Figures) -> Vec<Verdict> {
             "it heals by itself",
             healed && f.ramped,
             format!(
-                "ramp {}, closed after {}, empty after {}",
-                if f.ramped { "seen" } else { "missing" },
+                "{}closed in {}, drained in {}",
+                if f.ramped { "" } else { "no ramp, " },
                 seconds(f.close_ms),
                 seconds(f.drain_ms)
             ),

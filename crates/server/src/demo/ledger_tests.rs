@@ -80,6 +80,7 @@ fn check(change: impl FnOnce(&mut Figures), expected: &[&str]) {
     for verdict in &verdicts {
         let line = verdict.line();
         assert!(line.chars().count() <= 80, "{line}");
+        assert!(line.ends_with(&verdict.because), "{line} was cut");
         assert_eq!(line.starts_with("BROKEN"), !verdict.kept);
     }
 }

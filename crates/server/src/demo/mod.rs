@@ -14,6 +14,7 @@ mod tour;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use api::Api;
@@ -87,6 +88,10 @@ fn parse_messages(text: &str) -> Result<usize, String> {
 /// # Errors
 /// Says what could not be started, or who stopped answering.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // Asked for first: from here on a signal ends the demo by way of its own cleaning up.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let around = place::surroundings()?;
     let mut terminal = Terminal::new(Box::new(std::io::stdout()), around.paper);
     let run = format!(
@@ -97,9 +102,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut place = Place::open(&around, &run).await?;
     let told = tokio::select! {
         biased;
-        _ = tokio::signal::ctrl_c() => {
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
+        _ = interrupt.recv() => return Ok(ExitCode::from(INTERRUPTED)),
+        _ = hangup.recv() => return Ok(ExitCode::from(INTERRUPTED)),
+        _ = terminate.recv() => return Ok(ExitCode::from(INTERRUPTED)),
         told = Box::pin(tell(&args, &around, &mut place, run, &mut terminal)) => told,
     };
     let figures = match told {

@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -226,7 +227,10 @@ impl Place {
     fn command(&self, around: &Surroundings, log: &str) -> anyhow::Result<Command> {
         let log = File::create(self.folder.join(log))?;
         let mut command = Command::new(&around.program);
+        // A group of their own: what the terminal sends reaches the demo, which ends them in order,
+        // and does not reach those that were kept.
         command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

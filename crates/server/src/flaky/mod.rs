@@ -76,7 +76,7 @@ pub(crate) struct Args {
     /// How much longer it takes at most, by chance
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = units::duration)]
     latency_jitter: Duration,
-    /// A time of being down since the start, as FROM..TO[:STYLE]; STYLE is refuse (also without
+    /// A time of being down since the start, as FROM..TO:STYLE; STYLE is refuse (also without
     /// one), reset, hang, or a status such as 503. A path cannot refuse: there, refuse is reset
     #[arg(long, value_name = "WINDOW")]
     outage: Vec<Outage>,

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_the_last_minute() {
-        let at = |secs| Timestamp::from_secs(1_000_020 + secs);
+        let at = |secs: i64| Timestamp::from_secs(1_000_020 + secs);
         let mut minute = Minute::default();
         minute.arrived(at(0), 60);
         minute.ended(at(30), 30);

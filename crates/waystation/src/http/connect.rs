@@ -60,8 +60,13 @@ impl Connector {
     /// Opens a connection within the connect time-out, which name, TCP and TLS share.
     pub(super) async fn open(&self, target: &Target) -> Result<Link, Fault> {
         let watch = Watch::start();
-        let addresses = self.addresses(target, watch).await?;
+        let (addresses, spelling) = self.addresses(target, watch).await?;
         let socket = self.connect(&addresses, watch).await?;
+        // Not always what was asked for: 0.0.0.0 connects to 127.0.0.1.
+        let peer = socket
+            .peer_addr()
+            .map_err(|error| Fault::Reset(error.to_string()))?;
+        self.check(peer.ip(), spelling)?;
         let stream = match &self.tls {
             Some(tls) if target.secure => self.encrypt(tls, socket, target, watch).await?,
             Some(_) | None => Stream::Plain(socket),
@@ -69,7 +74,11 @@ impl Connector {
         Link::open(stream).await
     }
 
-    async fn addresses(&self, target: &Target, watch: Watch) -> Result<Vec<SocketAddr>, Fault> {
+    async fn addresses(
+        &self,
+        target: &Target,
+        watch: Watch,
+    ) -> Result<(Vec<SocketAddr>, Spelling), Fault> {
         let (found, spelling) = match &target.whom {
             Whom::Literal(address) => (
                 vec![SocketAddr::new(*address, target.port)],
@@ -92,7 +101,8 @@ impl Connector {
         for address in &found {
             self.check(address.ip(), spelling)?;
         }
-        Ok(found.into_iter().take(ADDRESSES_MAX).collect())
+        let tried = found.into_iter().take(ADDRESSES_MAX).collect();
+        Ok((tried, spelling))
     }
 
     fn check(&self, address: IpAddr, spelling: Spelling) -> Result<(), Fault> {
@@ -112,11 +122,7 @@ impl Connector {
                     // Answers are small and latency is what an attempt costs; a failure to set it
                     // costs only that.
                     drop(socket.set_nodelay(true));
-                    return match socket.peer_addr() {
-                        Ok(peer) if peer == *address => Ok(socket),
-                        Ok(peer) => Err(Fault::Private(format!("connected to {peer} instead"))),
-                        Err(error) => Err(Fault::Reset(error.to_string())),
-                    };
+                    return Ok(socket);
                 }
                 Some(Err(error)) => fault = self.connect_fault(&error),
                 None => fault = Fault::ConnectTimeout(self.timeout),

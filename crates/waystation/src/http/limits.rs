@@ -15,12 +15,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// The most bytes of an answer's head, with all 1xx heads before it.
-pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of an answer that are read, with all 1xx heads before it; then the connection is
+/// dropped. A head must be whole by then, a body need not.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The most headers of an answer.
 pub(super) const HEADERS_MAX: usize = 64;
-/// The most bytes of an answer's body that are read; then the connection is dropped.
-pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The most connections that wait for the next attempt; as many as a process has slots by default,
 /// so that a full house reconnects nobody.
 pub(super) const IDLE_MAX: usize = 256;
@@ -81,4 +80,35 @@ pub(super) async fn lookup(
     })
     .await
     .map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lookups_that_nobody_awaits_any_more_still_hold_their_place() {
+        let permits = Arc::new(Semaphore::new(1));
+        let stuck = Arc::clone(&permits).acquire_owned().await.expect("open");
+        let second = Duration::from_secs(1);
+        assert!(
+            within(second, lookup("localhost", 80, &permits))
+                .await
+                .is_none()
+        );
+        drop(stuck);
+        let found = lookup("localhost", 80, &permits).await.expect("a name");
+        assert!(found.iter().all(|address| address.ip().is_loopback()));
+        assert_eq!(permits.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_with_its_budget() {
+        let watch = Watch::start();
+        let second = Duration::from_secs(1);
+        assert_eq!(within(second, std::future::pending::<()>()).await, None);
+        assert_eq!(within(second, async { 1 }).await, Some(1));
+        assert!(watch.elapsed() >= second);
+        assert_eq!(watch.left(second), Duration::ZERO);
+    }
 }

@@ -31,7 +31,7 @@ use waystation_core::outcome::ERROR_MESSAGE_BYTES_MAX;
 
 use super::answer::Answer;
 use super::fault::Fault;
-use super::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, IDLE_TIME_MAX, Watch};
+use super::limits::{ANSWER_BYTES_MAX, HEADERS_MAX, IDLE_TIME_MAX, Watch};
 
 /// A connection's bytes.
 #[derive(Debug)]
@@ -69,9 +69,7 @@ struct Meter {
     written: AtomicUsize,
     /// Bytes of answer.
     read: AtomicUsize,
-    /// How many bytes of answer are read at most.
-    read_max: AtomicUsize,
-    /// Whether that was the end of it.
+    /// Whether more would have come than is read.
     is_full: AtomicBool,
     /// Whether the connection has served before.
     is_reused: AtomicBool,
@@ -81,7 +79,6 @@ impl Meter {
     fn begin(&self, is_reused: bool) {
         self.written.store(0, Ordering::Relaxed);
         self.read.store(0, Ordering::Relaxed);
-        self.read_max.store(HEAD_BYTES_MAX, Ordering::Relaxed);
         self.is_full.store(false, Ordering::Relaxed);
         self.is_reused.store(is_reused, Ordering::Relaxed);
     }
@@ -131,8 +128,7 @@ impl AsyncRead for Metered {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let max = self.meter.read_max.load(Ordering::Relaxed);
-        let left = max.saturating_sub(self.meter.read());
+        let left = ANSWER_BYTES_MAX.saturating_sub(self.meter.read());
         if left == 0 {
             self.meter.is_full.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
@@ -233,7 +229,7 @@ impl Link {
             meter: Arc::clone(&meter),
         });
         let (sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
+            .max_buf_size(ANSWER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .handshake(io)
             .await
@@ -252,8 +248,8 @@ impl Link {
         })
     }
 
-    /// Sends the one request and reads its answer: the head, up to 64 KiB of the body, of which the
-    /// first KiB is kept. The link comes back if it can serve again.
+    /// Sends the one request and reads its answer, up to 64 KiB of it; the first KiB of the body is
+    /// kept. The link comes back if it can serve again.
     pub(super) async fn exchange(
         mut self,
         request: Request<Full<Bytes>>,
@@ -268,8 +264,6 @@ impl Link {
             let why = format!("status {}", response.status().as_u16());
             return Err(Broken::Fault(Fault::BadAnswer(why)));
         }
-        let body_max = self.meter.read().saturating_add(BODY_BYTES_MAX);
-        self.meter.read_max.store(body_max, Ordering::Relaxed);
         let (head, body) = response.into_parts();
         let (body, is_whole) = self.read_body(body).await?;
         let answer = Answer {
@@ -297,7 +291,6 @@ impl Link {
     async fn read_body(&mut self, body: Incoming) -> Result<(Vec<u8>, bool), Broken> {
         let mut body = body;
         let mut kept = Vec::new();
-        let mut total = 0_usize;
         loop {
             let frame = match self.driver.drive(body.frame()).await {
                 None => return Ok((kept, true)),
@@ -312,10 +305,6 @@ impl Link {
             };
             let room = ERROR_MESSAGE_BYTES_MAX - kept.len();
             kept.extend(data.iter().take(room));
-            total = total.saturating_add(data.len());
-            if total > BODY_BYTES_MAX {
-                return Ok((kept, false));
-            }
         }
     }
 
