@@ -134,12 +134,9 @@ impl Server {
     /// `/v1/queues` answered something unexpected.
     pub async fn waiting(&self) -> Result<u64> {
         let answer = self.get("/v1/queues").await?;
-        let queues = answer.get("items").unwrap_or(&answer);
-        let queues = queues.as_array().context("/v1/queues has no list")?;
-        let waiting = |queue: &Value| {
-            let counts = queue.get("counts").unwrap_or(queue);
-            counts.get("waiting").and_then(Value::as_u64)
-        };
+        let queues = answer.get("items").and_then(Value::as_array);
+        let queues = queues.context("/v1/queues has no list")?;
+        let waiting = |queue: &Value| queue.get("waiting").and_then(Value::as_u64);
         let sum: Option<u64> = queues.iter().map(waiting).sum();
         sum.context("a queue in /v1/queues says no `waiting`")
     }
