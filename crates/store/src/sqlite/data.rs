@@ -1,0 +1,95 @@
+//! The data plane, call by call.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use waystation_core::exchange::{
+    ClaimRequest, Claimed, Delivery, EnqueueAnswer, EnqueueRequest, Extended, HealRequest, Healed,
+    Lease, ProbeReport, SettleAnswer, SettleRequest,
+};
+use waystation_core::gate::{GateChange, GateView};
+use waystation_core::message::NodeId;
+use waystation_core::name::GateKey;
+use waystation_core::time::Timestamp;
+
+use super::SqliteStore;
+use super::join;
+use crate::{MessageStore, StoreError};
+
+#[async_trait]
+impl MessageStore for SqliteStore {
+    async fn join(&self, name: &str, now: Timestamp) -> Result<NodeId, StoreError> {
+        let node = self
+            .call(false, move |state| {
+                state.at(now);
+                Ok(state.next_node())
+            })
+            .await?;
+        // The lock comes before the row: a node without a lock is a dead one.
+        let lock = join::lock(&self.path, node)?;
+        self.locks().insert(node, lock);
+        let (name, port): (Arc<str>, u16) = (Arc::from(name), self.bell.port());
+        self.call(false, move |state| state.join_node(node, &name, port))
+            .await?;
+        Ok(NodeId(node.cast_unsigned()))
+    }
+
+    async fn leave(&self, node: NodeId, now: Timestamp) -> Result<(), StoreError> {
+        let node = node.0.cast_signed();
+        self.call(false, move |state| {
+            state.at(now);
+            state.node_gone(node)
+        })
+        .await?;
+        self.locks().remove(&node);
+        join::remove_lock(&self.path, node);
+        Ok(())
+    }
+
+    async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueAnswer, StoreError> {
+        self.call(true, move |state| state.enqueue(&request)).await
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, StoreError> {
+        self.call(false, move |state| state.claim(&request)).await
+    }
+
+    async fn extend(
+        &self,
+        leases: Vec<Lease>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<Extended>, StoreError> {
+        self.call(false, move |state| state.extend(&leases, until, now))
+            .await
+    }
+
+    async fn settle(&self, request: SettleRequest) -> Result<SettleAnswer, StoreError> {
+        self.call(false, move |state| state.settle(&request)).await
+    }
+
+    async fn report_probe(&self, report: ProbeReport) -> Result<Vec<GateChange>, StoreError> {
+        self.call(false, move |state| state.report_probe(&report))
+            .await
+    }
+
+    async fn heal(&self, request: HealRequest) -> Result<Healed, StoreError> {
+        self.call(false, move |state| state.heal(&request)).await
+    }
+
+    async fn leased(&self, leases: Vec<Lease>) -> Result<Vec<Option<Delivery>>, StoreError> {
+        self.call(false, move |state| state.leased(&leases)).await
+    }
+
+    async fn gates(&self, keys: Vec<GateKey>, now: Timestamp) -> Result<Vec<GateView>, StoreError> {
+        self.call(false, move |state| {
+            state.at(now);
+            Ok(keys.iter().map(|key| state.gate_view(key)).collect())
+        })
+        .await
+    }
+
+    async fn rung(&self) {
+        self.bell.wait().await;
+    }
+}

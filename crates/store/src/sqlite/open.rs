@@ -1,0 +1,266 @@
+//! Opening: the file, its schema, the threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+use tokio::sync::mpsc;
+
+use super::bell::Bell;
+use super::checks::{Space, check_version};
+use super::fault::{Answer, Fault};
+use super::join;
+use super::migrate::migrate;
+use super::reader::Readers;
+use super::state::State;
+use super::threads;
+use super::writer::{BUSY, Call, Job, QUEUE_MAX, Shared, Writer};
+use super::{Durability, Options, SqliteStore};
+use crate::StoreError;
+
+/// Pages of the file that are kept in memory by the writer, in KiB.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+/// The length to which the WAL's file is cut when it begins anew.
+const WAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// The WAL's length in pages beyond which the writer begins it anew.
+const WAL_PAGES_RESTART: u64 = 4_096;
+/// Statements that are kept prepared.
+const STATEMENTS_KEPT: usize = 256;
+
+type Weak = mpsc::WeakSender<Box<dyn Job>>;
+
+impl SqliteStore {
+    /// Opens a store in a file, making it if it is not there. Brings its schema up to date; blocks
+    /// until that is done.
+    ///
+    /// # Errors
+    /// The file does not open or is damaged, its schema is newer than this build, or the linked
+    /// SQLite is too old.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Arc<Self>, StoreError> {
+        check_version()?;
+        let path = path.as_ref().to_path_buf();
+        let mut db = open_file(&path, options.durability).map_err(|fault| fault.to_store_error())?;
+        migrate(&mut db)?;
+        let shared = Arc::new(Shared::default());
+        let bell = Arc::new(Bell::open()?);
+        if let Some(most) = options.pages_max {
+            db.pragma_update(None, "max_page_count", most)
+                .map_err(|error| Fault::Sql(error).to_store_error())?;
+        }
+        let space = Space::new(&path, options.low_water_bytes);
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let (nudge, nudges) = sync_channel(1);
+        let mut started = Vec::new();
+        started.push(start_writer(Start {
+            db,
+            queue,
+            path: path.clone(),
+            jobs: jobs.downgrade(),
+            shared: Arc::clone(&shared),
+            bell: Arc::clone(&bell),
+            space: space.clone(),
+            nudge,
+        })?);
+        started.push(start_checkpointer(&path, options.durability, &shared, nudges)?);
+        started.push(start_listener(&bell, &shared, jobs.downgrade())?);
+        let readers = Readers::start(&path, &mut started)?;
+        Ok(Arc::new(Self {
+            path,
+            durability: options.durability,
+            jobs: Some(jobs),
+            readers,
+            shared,
+            bell,
+            locks: std::sync::Mutex::default(),
+            threads: started,
+            space,
+        }))
+    }
+}
+
+fn open_file(path: &Path, durability: Durability) -> Answer<Connection> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(BUSY)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    db.pragma_update(None, "page_size", 4_096)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::Relaxed => "NORMAL",
+    };
+    db.pragma_update(None, "synchronous", synchronous)?;
+    db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    db.pragma_update(None, "mmap_size", 0)?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    db.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+    Ok(db)
+}
+
+/// What the writer's thread is started with.
+struct Start {
+    db: Connection,
+    queue: mpsc::Receiver<Box<dyn Job>>,
+    path: PathBuf,
+    jobs: Weak,
+    shared: Arc<Shared>,
+    bell: Arc<Bell>,
+    space: Space,
+    nudge: SyncSender<()>,
+}
+
+fn start_writer(start: Start) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let (opened, is_open) = sync_channel(1);
+    let thread = threads::start("ws-writer", move || run_writer(start, &opened))?;
+    let outcome = is_open
+        .recv()
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer did not start".into())));
+    outcome.map(|()| thread)
+}
+
+fn run_writer(start: Start, opened: &SyncSender<Result<(), StoreError>>) {
+    let mut db = start.db;
+    let pages = Arc::clone(&start.shared);
+    let hooked = db.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
+        pages
+            .wal_pages
+            .store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }));
+    let state = hooked.map_err(Fault::from).and_then(|()| begin(&db, &start.path));
+    let (state, data_version) = match state {
+        Ok(state) => state,
+        Err(fault) => {
+            // Nobody waits for it only if the opener has gone.
+            let _told: bool = opened.send(Err(fault.to_store_error())).is_ok();
+            return;
+        }
+    };
+    let writer = Writer {
+        db: &db,
+        state,
+        shared: Arc::clone(&start.shared),
+        bell: Arc::clone(&start.bell),
+        space: start.space,
+        checkpoints: start.nudge,
+        watch: watcher(start.path, start.jobs),
+        data_version,
+        nudged_at: 0,
+        stopped: None,
+    };
+    let _told: bool = opened.send(Ok(())).is_ok();
+    writer.serve(start.queue);
+}
+
+/// Reads everything, and takes out the nodes that are dead.
+fn begin<'c>(db: &'c Connection, path: &Path) -> Answer<(State<'c>, i64)> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let mut state = State::open(db)?;
+    let nodes: Vec<i64> = state.nodes.iter().map(|&(node, _)| node).collect();
+    let dead: Vec<i64> = nodes
+        .into_iter()
+        .filter(|&node| join::is_dead(path, node))
+        .collect();
+    for &node in &dead {
+        state.node_gone(node)?;
+    }
+    state.flush()?;
+    db.execute_batch("COMMIT")?;
+    for node in dead {
+        join::remove_lock(path, node);
+    }
+    state.ring = super::state::Ring::default();
+    let version = db.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+    Ok((state, version))
+}
+
+/// Starts a thread for each node of another process that is seen for the first time: it blocks on
+/// that node's lock until the node is dead.
+fn watcher(path: PathBuf, jobs: Weak) -> Box<dyn FnMut(i64) + Send> {
+    let mut watched = std::collections::HashSet::new();
+    let alive = Arc::new(AtomicU64::new(0));
+    Box::new(move |node| {
+        if !watched.insert(node) {
+            return;
+        }
+        let (path, jobs, count) = (path.clone(), jobs.clone(), Arc::clone(&alive));
+        count.fetch_add(1, Ordering::Relaxed);
+        // Detached: it ends with the node that it watches, or with the process.
+        let started = threads::start("ws-watch", move || {
+            if join::wait_for_death(&path, node)
+                && let Some(jobs) = jobs.upgrade()
+                && run(&jobs, move |state| {
+                    let was_there = state.node_gone(node)?;
+                    state.ring.own |= was_there;
+                    Ok(())
+                })
+            {
+                join::remove_lock(&path, node);
+            }
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        if started.is_err() {
+            // Without it the node's leases still end by time.
+            watched.remove(&node);
+        }
+    })
+}
+
+/// Runs a job from a thread; says whether it is on disk.
+fn run(
+    jobs: &mpsc::Sender<Box<dyn Job>>,
+    run: impl FnMut(&mut State<'_>) -> Answer<()> + Send + 'static,
+) -> bool {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let job = Box::new(Call {
+        run,
+        answer: None,
+        reply,
+        accepts: false,
+    });
+    jobs.blocking_send(job).is_ok() && matches!(answer.blocking_recv(), Ok(Ok(())))
+}
+
+fn start_checkpointer(
+    path: &Path,
+    durability: Durability,
+    shared: &Arc<Shared>,
+    nudges: Receiver<()>,
+) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let db = open_file(path, durability).map_err(|fault| fault.to_store_error())?;
+    let shared = Arc::clone(shared);
+    threads::start("ws-checkpoint", move || {
+        while nudges.recv().is_ok() {
+            let pages = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                row.get::<_, i64>(1)
+            });
+            // One that fails loses nothing: the WAL has it all. A broken disk shows at a commit.
+            let pages = pages.map_or(0, |pages| u64::try_from(pages).unwrap_or(0));
+            if pages > WAL_PAGES_RESTART {
+                shared.wants_restart.store(true, Ordering::Relaxed);
+            }
+        }
+    })
+}
+
+fn start_listener(
+    bell: &Arc<Bell>,
+    shared: &Arc<Shared>,
+    jobs: Weak,
+) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    let (bell, shared) = (Arc::clone(bell), Arc::clone(shared));
+    threads::start("ws-bell", move || {
+        bell.listen(&shared, || {
+            let Some(jobs) = jobs.upgrade() else {
+                return;
+            };
+            let _looked: bool = run(&jobs, |state| {
+                state.ring.own |= std::mem::take(&mut state.heard_others);
+                Ok(())
+            });
+        });
+    })
+}

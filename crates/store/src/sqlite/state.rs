@@ -1,0 +1,665 @@
+//! The writer's hand: its connection, and what it knows of the rows without reading them.
+//!
+//! Everything in memory is a hint that is rebuilt from rows: at open, when another process has
+//! committed, and when a transaction was rolled back. Inside a transaction it is exact, for nobody
+//! else writes then; [`State::flush`] writes what belongs to lanes, gates, claims and the store as a
+//! whole once a transaction, however many messages it moved.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use waystation_core::gate::{Gate, GateSet, GateView, Population};
+use waystation_core::mass::Deaths;
+use waystation_core::message::{Epoch, State as MessageState};
+use waystation_core::name::{Destination, GateKey, Kind, Lane, Queue};
+use waystation_core::policy::Retention;
+use waystation_core::time::Timestamp;
+
+use super::bytes::{Reader, Writer, gate_name, gate_of};
+use super::claims::Claims;
+use super::fault::{Answer, Fault, damaged};
+use super::prune::Blocks;
+use super::rows::STRUCK_LEVEL;
+use crate::StateCounts;
+use crate::rules::{self, Minute};
+
+/// What belongs to the store as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) next_row: i64,
+    pub(super) next_claim: i64,
+    pub(super) next_node: i64,
+    pub(super) next_incident: i64,
+}
+
+/// A lane as the writer knows it.
+#[derive(Debug)]
+pub(super) struct LaneState {
+    pub(super) lane: Lane,
+    pub(super) counts: StateCounts,
+    pub(super) deaths: Deaths,
+    pub(super) minute: Minute,
+    pub(super) used_at: Timestamp,
+    /// Counts what it was given, for the order of slots.
+    pub(super) slots: u64,
+    pub(super) due: DueHint,
+    /// Its three gates in [`State::through`].
+    gates: Vec<usize>,
+}
+
+/// No message of the lane is due before these; exact where it says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DueHint {
+    pub(super) ready: Option<Timestamp>,
+    pub(super) struck: Option<Timestamp>,
+    pub(super) is_exact: bool,
+}
+
+/// A gate's lanes and leases.
+#[derive(Debug, Default)]
+struct Through {
+    leased: u32,
+    lanes: Vec<i64>,
+}
+
+/// Who is to be rung after the commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Ring {
+    pub(super) others: bool,
+    pub(super) own: bool,
+}
+
+/// A message that was leased through this writer and has no story: enough to complete it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) fence: u64,
+    pub(super) lane: i64,
+    pub(super) claim: i64,
+    pub(super) created_at: Timestamp,
+    pub(super) generation: u32,
+    pub(super) attempts: u32,
+    pub(super) deliveries: u32,
+}
+
+/// How many leased messages are remembered; beyond it their rows are read.
+const HELD_MAX: usize = 65_536;
+
+/// The writer's hand.
+pub(super) struct State<'c> {
+    pub(super) db: &'c Connection,
+    /// In every id.
+    pub(super) number: u64,
+    pub(super) now: Timestamp,
+    pub(super) totals: Totals,
+    written: (Totals, Timestamp),
+    pub(super) lanes: HashMap<i64, LaneState>,
+    pub(super) names: BTreeMap<Lane, i64>,
+    dirty_lanes: BTreeSet<i64>,
+    through: Vec<Through>,
+    gate_slots: HashMap<GateKey, usize>,
+    pub(super) gates: GateSet,
+    pub(super) claims: Claims,
+    pub(super) held: HashMap<i64, Held>,
+    pub(super) blocks: Blocks,
+    pub(super) retention: Retention,
+    pub(super) refund_cursors: HashMap<(GateKey, Epoch), (i64, i64, i64)>,
+    /// Counts claims of due messages.
+    pub(super) turn: u64,
+    pub(super) ring: Ring,
+    /// All nodes that have not left, with their ports.
+    pub(super) nodes: Vec<(i64, u16)>,
+    /// Whether another process has committed since this was last asked.
+    pub(super) heard_others: bool,
+    /// Whether the transaction under way has written rows.
+    pub(super) wrote: bool,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl fmt::Debug for State<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl<'c> State<'c> {
+    pub(super) fn open(db: &'c Connection) -> Answer<Self> {
+        let number: i64 = db.query_row("SELECT number FROM store", [], |row| row.get(0))?;
+        let mut state = Self {
+            db,
+            number: number.cast_unsigned(),
+            now: Timestamp::EPOCH,
+            totals: Totals::default(),
+            written: (Totals::default(), Timestamp::EPOCH),
+            lanes: HashMap::new(),
+            names: BTreeMap::new(),
+            dirty_lanes: BTreeSet::new(),
+            through: Vec::new(),
+            gate_slots: HashMap::new(),
+            gates: GateSet::default(),
+            claims: Claims::default(),
+            held: HashMap::new(),
+            blocks: Blocks::default(),
+            retention: Retention::default(),
+            refund_cursors: HashMap::new(),
+            turn: 0,
+            ring: Ring::default(),
+            nodes: Vec::new(),
+            heard_others: false,
+            wrote: false,
+            buffer: Vec::new(),
+        };
+        state.reload()?;
+        Ok(state)
+    }
+
+    /// Store time: the latest of what was ever seen.
+    pub(super) fn at(&mut self, now: Timestamp) -> Timestamp {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Forgets everything that is known and reads it again.
+    pub(super) fn reload(&mut self) -> Answer<()> {
+        let (totals, now) = self.db.query_row(
+            "SELECT next_row, next_claim, next_node, next_incident, now FROM store",
+            [],
+            |row| {
+                let totals = Totals {
+                    next_row: row.get(0)?,
+                    next_claim: row.get(1)?,
+                    next_node: row.get(2)?,
+                    next_incident: row.get(3)?,
+                };
+                Ok((totals, Timestamp::from_micros(row.get(4)?)))
+            },
+        )?;
+        self.totals = totals;
+        self.written = (totals, now);
+        self.now = self.now.max(now);
+        self.claims.clear();
+        self.held.clear();
+        self.dirty_lanes.clear();
+        self.reload_nodes()?;
+        self.reload_lanes()?;
+        self.reload_gates()
+    }
+
+    /// Reads who is there.
+    pub(super) fn reload_nodes(&mut self) -> Answer<()> {
+        self.nodes.clear();
+        let mut statement = self.db.prepare_cached("SELECT id, port FROM node")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            self.nodes.push((row.get(0)?, row.get(1)?));
+        }
+        Ok(())
+    }
+
+    fn reload_lanes(&mut self) -> Answer<()> {
+        let mut hints: HashMap<i64, LaneState> = std::mem::take(&mut self.lanes);
+        self.names.clear();
+        self.through.clear();
+        self.gate_slots.clear();
+        let mut statement = self.db.prepare_cached(
+            "SELECT id, queue, destination, kind, waiting, leased, parked, completed, dead, \
+             cancelled, pruned, used_at, deaths FROM lane",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            let bad = || damaged("lane", id);
+            let text = |at| row.get::<_, String>(at);
+            let lane = Lane::new(
+                Queue::new(text(1)?).map_err(|_| bad())?,
+                Destination::new(text(2)?).map_err(|_| bad())?,
+                Kind::new(text(3)?).map_err(|_| bad())?,
+            );
+            let count = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            let mut counts = StateCounts {
+                waiting: count(4)?,
+                leased: count(5)?,
+                parked: count(6)?,
+                completed: count(7)?,
+                dead: count(8)?,
+                cancelled: count(9)?,
+                pruned: count(10)?,
+                accepted: 0,
+            };
+            counts.accepted = counts.waiting
+                + counts.leased
+                + counts.parked
+                + counts.completed
+                + counts.dead
+                + counts.cancelled
+                + counts.pruned;
+            let deaths = match row.get_ref(12)?.as_blob_or_null().map_err(|_| bad())? {
+                Some(bytes) => read_deaths(bytes).ok_or_else(bad)?,
+                None => Deaths::default(),
+            };
+            let hint = hints.remove(&id).filter(|hint| hint.lane == lane);
+            let (minute, slots) = hint.map_or((Minute::default(), 0), |hint| (hint.minute, hint.slots));
+            let used_at = Timestamp::from_micros(row.get(11)?);
+            let mut of = LaneState {
+                lane,
+                counts,
+                deaths,
+                minute,
+                used_at,
+                slots,
+                due: DueHint {
+                    ready: Some(Timestamp::EPOCH),
+                    struck: Some(Timestamp::EPOCH),
+                    is_exact: false,
+                },
+                gates: Vec::new(),
+            };
+            if of.counts.waiting == 0 {
+                of.due = DueHint { ready: None, struck: None, is_exact: true };
+            }
+            link(&mut self.through, &mut self.gate_slots, id, &mut of);
+            self.names.insert(of.lane.clone(), id);
+            self.lanes.insert(id, of);
+        }
+        Ok(())
+    }
+
+    fn reload_gates(&mut self) -> Answer<()> {
+        self.gates = GateSet::default();
+        let mut statement = self.db.prepare_cached("SELECT name, body FROM gate")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            self.gates.load(read_gate(row)?);
+        }
+        Ok(())
+    }
+
+    /// Writes what belongs to lanes, gates, claims and the store as a whole.
+    pub(super) fn flush(&mut self) -> Answer<()> {
+        self.flush_claims()?;
+        for gate in self.gates.take_changed() {
+            self.wrote = true;
+            self.db
+                .prepare_cached("INSERT OR REPLACE INTO gate (name, body) VALUES (?1, ?2)")?
+                .execute(params![gate_name(gate.key()), gate.encode()])?;
+        }
+        for id in std::mem::take(&mut self.dirty_lanes) {
+            let Some(of) = self.lanes.get(&id) else {
+                continue;
+            };
+            self.wrote = true;
+            let counts = &of.counts;
+            self.db
+                .prepare_cached(
+                    "UPDATE lane SET waiting = ?2, leased = ?3, parked = ?4, completed = ?5, \
+                     dead = ?6, cancelled = ?7, pruned = ?8, used_at = ?9, deaths = ?10 \
+                     WHERE id = ?1",
+                )?
+                .execute(params![
+                    id,
+                    counts.waiting.cast_signed(),
+                    counts.leased.cast_signed(),
+                    counts.parked.cast_signed(),
+                    counts.completed.cast_signed(),
+                    counts.dead.cast_signed(),
+                    counts.cancelled.cast_signed(),
+                    counts.pruned.cast_signed(),
+                    of.used_at.as_micros(),
+                    write_deaths(&of.deaths),
+                ])?;
+        }
+        // Time alone is written only beside something else: an empty claim costs no commit.
+        if self.written.0 != self.totals || (self.wrote && self.written.1 != self.now) {
+            let totals = self.totals;
+            self.wrote = true;
+            self.db
+                .prepare_cached(
+                    "UPDATE store SET next_row = ?1, next_claim = ?2, next_node = ?3, \
+                     next_incident = ?4, now = ?5 WHERE id = 1",
+                )?
+                .execute(params![
+                    totals.next_row,
+                    totals.next_claim,
+                    totals.next_node,
+                    totals.next_incident,
+                    self.now.as_micros(),
+                ])?;
+            self.written = (totals, self.now);
+        }
+        Ok(())
+    }
+
+    // ---- lanes
+
+    /// Gives the number of a lane, making a row for it where there is none.
+    pub(super) fn lane_id(&mut self, lane: &Lane) -> Answer<i64> {
+        if let Some(&id) = self.names.get(lane) {
+            return Ok(id);
+        }
+        self.wrote = true;
+        self.db
+            .prepare_cached("INSERT INTO lane (queue, destination, kind) VALUES (?1, ?2, ?3)")?
+            .execute([
+                lane.queue().as_str(),
+                lane.destination().as_str(),
+                lane.kind().as_str(),
+            ])?;
+        let id = self.db.last_insert_rowid();
+        let mut of = LaneState {
+            lane: lane.clone(),
+            counts: StateCounts::default(),
+            deaths: Deaths::default(),
+            minute: Minute::default(),
+            used_at: self.now,
+            slots: 0,
+            due: DueHint {
+                ready: None,
+                struck: None,
+                is_exact: true,
+            },
+            gates: Vec::new(),
+        };
+        link(&mut self.through, &mut self.gate_slots, id, &mut of);
+        self.names.insert(lane.clone(), id);
+        self.lanes.insert(id, of);
+        self.dirty_lanes.insert(id);
+        Ok(id)
+    }
+
+    /// Gives a lane that rows name.
+    pub(super) fn lane(&self, id: i64) -> Answer<&LaneState> {
+        self.lanes.get(&id).ok_or_else(|| damaged("lane", id))
+    }
+
+    /// Gives a lane to change; it is written with the transaction.
+    pub(super) fn lane_mut(&mut self, id: i64) -> Answer<&mut LaneState> {
+        self.dirty_lanes.insert(id);
+        self.lanes.get_mut(&id).ok_or_else(|| damaged("lane", id))
+    }
+
+    /// Forgets lanes that are empty and idle; what they accepted and lost to retention stays in
+    /// their queue's sum.
+    pub(super) fn forget_lanes(&mut self) -> Answer<()> {
+        let now = self.now;
+        let idle: Vec<i64> = self
+            .lanes
+            .iter()
+            .filter(|(_, of)| {
+                of.counts.accepted == of.counts.pruned
+                    && of.used_at + rules::LANE_IDLE <= now
+                    && of.deaths.incident.is_none()
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in idle {
+            let Some(of) = self.lanes.remove(&id) else {
+                continue;
+            };
+            self.wrote = true;
+            self.names.remove(&of.lane);
+            self.dirty_lanes.remove(&id);
+            for &slot in &of.gates {
+                if let Some(through) = self.through.get_mut(slot) {
+                    through.lanes.retain(|lane| *lane != id);
+                }
+            }
+            self.db.execute("DELETE FROM lane WHERE id = ?1", [id])?;
+            self.db.execute(
+                "INSERT INTO forgotten (queue, pruned) VALUES (?1, ?2) \
+                 ON CONFLICT (queue) DO UPDATE SET pruned = pruned + excluded.pruned",
+                params![of.lane.queue().as_str(), of.counts.pruned.cast_signed()],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Counts a message that went from one state to another; none before it was accepted.
+    pub(super) fn count(
+        &mut self,
+        lane: i64,
+        from: Option<MessageState>,
+        to: Option<MessageState>,
+    ) -> Answer<()> {
+        let of = self.lane_mut(lane)?;
+        if let Some(from) = from {
+            *of_state(&mut of.counts, from) -= 1;
+        }
+        if let Some(to) = to {
+            *of_state(&mut of.counts, to) += 1;
+        }
+        if from.is_none() {
+            of.counts.accepted += 1;
+        }
+        if to.is_none() {
+            of.counts.accepted -= 1;
+        }
+        let was_leased = u32::from(from == Some(MessageState::Leased));
+        let is_leased = u32::from(to == Some(MessageState::Leased));
+        if was_leased != is_leased
+            && let Some(of) = self.lanes.get(&lane)
+        {
+            for &slot in &of.gates {
+                if let Some(through) = self.through.get_mut(slot) {
+                    through.leased = through.leased + is_leased - was_leased;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts ends of a lane that are no deaths.
+    pub(super) fn count_ends(&mut self, lane: i64, count: u32) -> Answer<()> {
+        let now = self.now;
+        let of = self.lane_mut(lane)?;
+        of.deaths.ended(now, count);
+        of.minute.ended(now, count);
+        of.used_at = now;
+        Ok(())
+    }
+
+    /// Notes that a message stands in the ready order since now.
+    pub(super) fn note_ready(&mut self, lane: i64, level: i64, due_at: Timestamp) {
+        if let Some(of) = self.lanes.get_mut(&lane) {
+            let hint = if level == STRUCK_LEVEL {
+                &mut of.due.struck
+            } else {
+                &mut of.due.ready
+            };
+            *hint = Some(hint.map_or(due_at, |known| known.min(due_at)));
+        }
+    }
+
+    /// Notes that a message has left the ready order.
+    pub(super) fn note_left(&mut self, lane: i64, level: i64, due_at: Timestamp) {
+        if let Some(of) = self.lanes.get_mut(&lane) {
+            let hint = if level == STRUCK_LEVEL {
+                of.due.struck
+            } else {
+                of.due.ready
+            };
+            // Only the first one's leaving moves the bound.
+            if hint.is_none_or(|known| due_at <= known) {
+                of.due.is_exact = false;
+            }
+        }
+    }
+
+    /// Gives when a lane's ready and struck messages are first due, from the rows if need be.
+    pub(super) fn due(&mut self, lane: i64) -> Answer<DueHint> {
+        let hint = self.lane(lane)?.due;
+        if hint.is_exact {
+            return Ok(hint);
+        }
+        let hint = self.seek_due(lane)?;
+        if let Some(of) = self.lanes.get_mut(&lane) {
+            of.due = hint;
+        }
+        Ok(hint)
+    }
+
+    /// Like [`State::due`], but reads only if what is known may be due by now.
+    pub(super) fn due_by_now(&mut self, lane: i64) -> Answer<DueHint> {
+        let hint = self.lane(lane)?.due;
+        let now = self.now;
+        let may_be = [hint.ready, hint.struck]
+            .into_iter()
+            .flatten()
+            .any(|due| due <= now);
+        if may_be { self.due(lane) } else { Ok(hint) }
+    }
+
+    /// Reads when a lane's messages are first due: one seek a level.
+    pub(super) fn seek_due(&self, lane: i64) -> Answer<DueHint> {
+        let mut hint = DueHint {
+            ready: None,
+            struck: None,
+            is_exact: true,
+        };
+        let mut level = 0;
+        while let Some((found, due_at)) = self.first_of_level(lane, level)? {
+            if found == STRUCK_LEVEL {
+                hint.struck = Some(due_at);
+            } else {
+                hint.ready = Some(hint.ready.map_or(due_at, |known| known.min(due_at)));
+            }
+            level = found + 1;
+        }
+        Ok(hint)
+    }
+
+    fn first_of_level(&self, lane: i64, level: i64) -> Answer<Option<(i64, Timestamp)>> {
+        if level > STRUCK_LEVEL {
+            return Ok(None);
+        }
+        Ok(self
+            .db
+            .prepare_cached(super::pick::FIRST_FROM_LEVEL)?
+            .query_row([lane, level], |row| {
+                Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
+            })
+            .optional()?)
+    }
+
+    // ---- gates
+
+    /// The leases through a gate.
+    pub(super) fn leased_through(&self, gate: &GateKey) -> u32 {
+        let slot = self.gate_slots.get(gate);
+        slot.and_then(|&slot| self.through.get(slot))
+            .map_or(0, |through| through.leased)
+    }
+
+    /// The lanes whose work goes through a gate.
+    pub(super) fn lanes_through(&self, gate: &GateKey) -> &[i64] {
+        let slot = self.gate_slots.get(gate);
+        slot.and_then(|&slot| self.through.get(slot))
+            .map_or(&[], |through| &through.lanes)
+    }
+
+    pub(super) fn gate_view(&self, key: &GateKey) -> GateView {
+        match self.gates.get(key) {
+            Some(gate) => gate.view(),
+            None => Gate::new(key.clone(), Timestamp::EPOCH).view(),
+        }
+    }
+
+    /// The circuits of a lane with their epochs.
+    pub(super) fn epochs(&self, lane: &Lane) -> Vec<(GateKey, Epoch)> {
+        let epoch = |view: GateView| (view.key, view.epoch);
+        self.gates.views(lane).into_iter().map(epoch).collect()
+    }
+
+    /// Remembers a leased message, so that completing it reads no row.
+    pub(super) fn hold(&mut self, row: i64, held: Held) {
+        if self.held.len() >= HELD_MAX {
+            self.held.clear();
+        }
+        self.held.insert(row, held);
+    }
+}
+
+fn link(
+    through: &mut Vec<Through>,
+    slots: &mut HashMap<GateKey, usize>,
+    id: i64,
+    of: &mut LaneState,
+) {
+    let leased = u32::try_from(of.counts.leased).unwrap_or(u32::MAX);
+    of.gates = rules::gates_of(&of.lane)
+        .map(|key| {
+            let slot = *slots.entry(key).or_insert_with(|| {
+                through.push(Through::default());
+                through.len() - 1
+            });
+            if let Some(through) = through.get_mut(slot) {
+                through.leased += leased;
+                through.lanes.push(id);
+            }
+            slot
+        })
+        .collect();
+}
+
+/// Counts what the lanes through a gate have not finished.
+pub(super) struct Unfinished<'a, 'c>(pub(super) &'a State<'c>);
+
+impl fmt::Debug for Unfinished<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unfinished")
+    }
+}
+
+impl Population for Unfinished<'_, '_> {
+    fn unfinished(&self, gate: &GateKey) -> u32 {
+        let of = |lane: &i64| self.0.lanes.get(lane).map(|of| of.counts);
+        let counts = self
+            .0
+            .lanes_through(gate)
+            .iter()
+            .filter_map(of)
+            .map(|counts| counts.waiting + counts.leased + counts.parked);
+        u32::try_from(counts.sum::<u64>()).unwrap_or(u32::MAX)
+    }
+}
+
+fn of_state(counts: &mut StateCounts, state: MessageState) -> &mut u64 {
+    match state {
+        MessageState::Waiting => &mut counts.waiting,
+        MessageState::Leased => &mut counts.leased,
+        MessageState::Parked => &mut counts.parked,
+        MessageState::Completed => &mut counts.completed,
+        MessageState::Dead => &mut counts.dead,
+        MessageState::Cancelled => &mut counts.cancelled,
+    }
+}
+
+/// Reads a gate's row.
+pub(super) fn read_gate(row: &rusqlite::Row<'_>) -> Answer<Gate> {
+    let name: String = row.get(0)?;
+    let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+    gate_of(&name)
+        .and_then(|key| Gate::decode(key, body))
+        .ok_or_else(|| Fault::Damaged(format!("the gate {name} is damaged")))
+}
+
+fn write_deaths(deaths: &Deaths) -> Vec<u8> {
+    let (newest, ends, died) = deaths.parts();
+    let mut out = Writer::default();
+    out.signed(newest);
+    for count in ends.into_iter().chain(died) {
+        out.number(count.into());
+    }
+    out.maybe(deaths.incident, |out, incident| out.number(incident.0));
+    out.0
+}
+
+fn read_deaths(bytes: &[u8]) -> Option<Deaths> {
+    let mut from = Reader(bytes);
+    let newest = from.signed()?;
+    let mut parts = (newest, [0; 10], [0; 10]);
+    for count in parts.1.iter_mut().chain(parts.2.iter_mut()) {
+        *count = from.small()?;
+    }
+    let incident = from.maybe(|from| from.number().map(waystation_core::message::IncidentId))?;
+    Some(Deaths::from_parts(parts, incident))
+}

@@ -1,0 +1,378 @@
+//! The writer: one thread a process that owns the connection and commits for all callers.
+//!
+//! ```text
+//!   callers ──▶ bounded queue ──▶ writer ──▶ BEGIN IMMEDIATE, jobs of the moment, COMMIT ──▶ answers
+//!                                   │                                                  └──▶ rings
+//!                                   └──▶ checkpointer (its own connection, beside the writer)
+//! ```
+//!
+//! It commits at once when idle; while a commit is under way the queue gathers, and the next
+//! transaction takes what is there. A job that fails does not spoil its neighbours: the transaction
+//! is rolled back and each job runs alone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+use waystation_core::time::Timestamp;
+
+use super::bell::Bell;
+use super::checks::Space;
+use super::fault::{Answer, Fault};
+use super::state::State;
+use crate::StoreError;
+
+/// Jobs that wait for the writer at most; beyond it callers wait to be let in.
+pub(super) const QUEUE_MAX: usize = 1_024;
+/// Jobs of one transaction at most.
+const BATCH_MAX: usize = 256;
+/// How long a writer of another process is waited for.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// Pages that the WAL grows by before a checkpoint is begun.
+const CHECKPOINT_PAGES: u64 = 1_000;
+
+/// One call, as the writer sees it.
+pub(super) trait Job: Send {
+    /// Whether it takes new messages in, and so needs space.
+    fn accepts(&self) -> bool;
+    /// Runs within a transaction; may run again if that was rolled back.
+    fn run(&mut self, state: &mut State<'_>) -> Answer<()>;
+    /// Answers the caller after the commit.
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// A job from a closure.
+pub(super) struct Call<R, F> {
+    pub(super) run: F,
+    pub(super) answer: Option<R>,
+    pub(super) reply: oneshot::Sender<Result<R, StoreError>>,
+    pub(super) accepts: bool,
+}
+
+impl<R, F> Job for Call<R, F>
+where
+    R: Send,
+    F: FnMut(&mut State<'_>) -> Answer<R> + Send,
+{
+    fn accepts(&self) -> bool {
+        self.accepts
+    }
+
+    fn run(&mut self, state: &mut State<'_>) -> Answer<()> {
+        self.answer = None;
+        self.answer = Some((self.run)(state)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let lost = || StoreError::Indeterminate("the writer gave no answer".into());
+        let Self { answer, reply, .. } = *self;
+        let answer = outcome.and_then(|()| answer.ok_or_else(lost));
+        // A caller that has gone wants no answer; what was written stays.
+        drop(reply.send(answer));
+    }
+}
+
+/// What the writer shares with the rest of the store.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The latest time that any call named.
+    pub(super) clock: AtomicI64,
+    /// Pages in the WAL after the latest commit.
+    pub(super) wal_pages: AtomicU64,
+    /// The WAL is long and has been written back: the writer is to begin it anew.
+    pub(super) wants_restart: AtomicBool,
+    /// Why no new messages are taken, while that is so.
+    pub(super) is_full: AtomicBool,
+    /// Why nothing is done any more.
+    pub(super) is_stopped: AtomicBool,
+    /// Other nodes on the file.
+    pub(super) peers: AtomicU64,
+}
+
+/// Everything that the writer's thread owns.
+pub(super) struct Writer<'c> {
+    pub(super) db: &'c Connection,
+    pub(super) state: State<'c>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) space: Space,
+    pub(super) checkpoints: SyncSender<()>,
+    pub(super) watch: Box<dyn FnMut(i64) + Send>,
+    pub(super) data_version: i64,
+    pub(super) nudged_at: u64,
+    /// What ended it.
+    pub(super) stopped: Option<StoreError>,
+}
+
+impl fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// What became of a transaction that did not succeed.
+enum Failed {
+    /// It was rolled back: nothing is written.
+    RolledBack(Fault),
+    /// Whether it is on disk is not known.
+    Unknown(String),
+}
+
+impl Writer<'_> {
+    /// Serves until the last handle of the store is gone.
+    pub(super) fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                batch.push(job);
+            }
+            self.serve_batch(batch);
+        }
+    }
+
+    fn serve_batch(&mut self, batch: Vec<Box<dyn Job>>) {
+        let mut batch = self.turn_away(batch);
+        if batch.is_empty() {
+            return;
+        }
+        // What takes messages in runs apart while space is short, so that settling goes on.
+        if self.shared.is_full.load(Ordering::Relaxed) {
+            let (accepting, others): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|job| job.accepts());
+            for job in accepting {
+                self.serve_alone(job);
+            }
+            batch = others;
+        }
+        match self.transact(&mut batch) {
+            Ok(()) => {
+                for job in batch {
+                    job.finish(Ok(()));
+                }
+            }
+            Err(Failed::Unknown(why)) => self.stop_unknown(batch, &why),
+            Err(Failed::RolledBack(fault)) if batch.len() == 1 => {
+                for job in batch {
+                    self.refuse(job, &fault);
+                }
+            }
+            Err(Failed::RolledBack(_)) => {
+                for job in batch {
+                    self.serve_alone(job);
+                }
+            }
+        }
+        self.after_commit();
+    }
+
+    /// Answers those that need not be tried: all once the writer has stopped, and those that take
+    /// messages in while the disk is nearly full.
+    fn turn_away(&self, batch: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        let accepts = batch.iter().any(|job| job.accepts());
+        let low = if accepts { self.space.is_low() } else { None };
+        self.shared
+            .is_full
+            .fetch_and(low.is_some() || !accepts || self.is_short(), Ordering::Relaxed);
+        let mut kept = Vec::with_capacity(batch.len());
+        for job in batch {
+            if let Some(error) = &self.stopped {
+                job.finish(Err(error.clone()));
+            } else if let Some(low) = low.as_ref().filter(|_| job.accepts()) {
+                self.shared.is_full.store(true, Ordering::Relaxed);
+                job.finish(Err(StoreError::Full(low.as_str().into())));
+            } else {
+                kept.push(job);
+            }
+        }
+        kept
+    }
+
+    fn is_short(&self) -> bool {
+        self.shared.is_full.load(Ordering::Relaxed)
+    }
+
+    fn serve_alone(&mut self, job: Box<dyn Job>) {
+        if let Some(error) = &self.stopped {
+            return job.finish(Err(error.clone()));
+        }
+        let accepts = job.accepts();
+        let mut alone = vec![job];
+        match self.transact(&mut alone) {
+            Ok(()) => {
+                if accepts {
+                    self.shared.is_full.store(false, Ordering::Relaxed);
+                }
+                for job in alone {
+                    job.finish(Ok(()));
+                }
+            }
+            Err(Failed::Unknown(why)) => self.stop_unknown(alone, &why),
+            Err(Failed::RolledBack(fault)) => {
+                for job in alone {
+                    self.refuse(job, &fault);
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, job: Box<dyn Job>, fault: &Fault) {
+        if fault.is_full() {
+            self.shared.is_full.store(true, Ordering::Relaxed);
+        }
+        let error = fault.to_store_error();
+        if matches!(error, StoreError::Corrupt(_)) {
+            self.stop(error.clone());
+        }
+        job.finish(Err(error));
+    }
+
+    fn stop(&mut self, error: StoreError) {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        self.stopped = Some(error);
+    }
+
+    fn stop_unknown(&mut self, batch: Vec<Box<dyn Job>>, why: &str) {
+        self.stop(StoreError::Corrupt(
+            format!("a commit could not be made durable: {why}").into(),
+        ));
+        for job in batch {
+            job.finish(Err(StoreError::Indeterminate(why.into())));
+        }
+    }
+
+    /// Runs jobs in one transaction.
+    fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failed> {
+        self.restart_wal();
+        let mut run = || -> Answer<()> {
+            self.begin()?;
+            for job in batch.iter_mut() {
+                job.run(&mut self.state)?;
+            }
+            self.state.flush()
+        };
+        if let Err(fault) = run() {
+            return Err(self.roll_back(fault));
+        }
+        self.commit()
+    }
+
+    fn begin(&mut self) -> Answer<()> {
+        self.state.wrote = false;
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let clock = self.shared.clock.load(Ordering::Relaxed);
+        let now = self.state.at(Timestamp::from_micros(clock));
+        self.shared
+            .clock
+            .fetch_max(now.as_micros(), Ordering::Relaxed);
+        let version: i64 = self
+            .db
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))?;
+        if version != self.data_version {
+            self.data_version = version;
+            self.state.heard_others = true;
+            self.state.reload()?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Failed> {
+        let committed = self
+            .db
+            .prepare_cached("COMMIT")
+            .and_then(|mut commit| commit.execute([]));
+        let error = match committed {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let fault = Fault::Sql(error);
+        match fault.to_store_error() {
+            StoreError::Full(_) | StoreError::Unavailable(_) if !self.db.is_autocommit() => {
+                Err(self.roll_back(fault))
+            }
+            StoreError::Full(_)
+            | StoreError::Unavailable(_)
+            | StoreError::Conflict(_)
+            | StoreError::Indeterminate(_)
+            | StoreError::Corrupt(_) => {
+                let why = fault.to_store_error().to_string();
+                // The frames may be on disk or not; the next open will tell.
+                let _rolled_back: Failed = self.roll_back(fault);
+                Err(Failed::Unknown(why))
+            }
+        }
+    }
+
+    /// Undoes a transaction, in the file and in what is known of it.
+    fn roll_back(&mut self, fault: Fault) -> Failed {
+        self.state.ring = super::state::Ring::default();
+        let mut undo = || -> Answer<()> {
+            if !self.db.is_autocommit() {
+                self.db.execute_batch("ROLLBACK")?;
+            }
+            self.state.reload()
+        };
+        match undo() {
+            Ok(()) => Failed::RolledBack(fault),
+            // What is known may now be wrong: nothing may be built on it.
+            Err(error) => {
+                self.stop(StoreError::Corrupt(
+                    format!("a transaction could not be undone: {error:?}").into(),
+                ));
+                Failed::RolledBack(fault)
+            }
+        }
+    }
+
+    fn after_commit(&mut self) {
+        let ring = std::mem::take(&mut self.state.ring);
+        let own_port = self.bell.port();
+        let mut peers = 0;
+        for &(node, port) in &self.state.nodes {
+            if port != own_port {
+                peers += 1;
+                (self.watch)(node);
+                if ring.others {
+                    self.bell.ring_port(port);
+                }
+            }
+        }
+        self.shared.peers.store(peers, Ordering::Relaxed);
+        if ring.own {
+            self.bell.ring();
+        }
+        let pages = self.shared.wal_pages.load(Ordering::Relaxed);
+        if pages < self.nudged_at {
+            self.nudged_at = 0;
+        }
+        if pages >= self.nudged_at + CHECKPOINT_PAGES {
+            self.nudged_at = pages;
+            // One that is asked for already is enough.
+            let _asked: bool = self.checkpoints.try_send(()).is_ok();
+        }
+    }
+
+    /// Begins the WAL anew once it is long: under steady load a checkpoint beside the writer never
+    /// finds it idle, and the file would grow without end. Nearly all of it is written back already.
+    fn restart_wal(&mut self) {
+        if !self.shared.wants_restart.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let restart = || -> rusqlite::Result<()> {
+            // Readers are not waited for: the next time will do.
+            self.db.busy_timeout(Duration::ZERO)?;
+            self.db
+                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            self.db.busy_timeout(BUSY)
+        };
+        // A checkpoint that fails loses nothing; a disk that is broken shows at the next commit.
+        let _done: bool = restart().is_ok();
+    }
+}
