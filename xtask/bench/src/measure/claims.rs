@@ -122,7 +122,7 @@ fn float(count: u64) -> f64 {
 impl Bench {
     async fn begin(folder: &std::path::Path) -> Result<Self> {
         let meter = Meter::start()?;
-        let store = work::open(folder).await?;
+        let store = work::open(folder)?;
         // All kinds of `bench` share a destination, so that one trip stands before all of them.
         let down = KindPolicy {
             destination: Some(Destination::new("down")?),

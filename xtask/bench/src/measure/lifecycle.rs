@@ -82,7 +82,7 @@ fn rate(count: u64, began: Instant) -> f64 {
 
 /// Producers and handlers at once.
 async fn flow(folder: &Path, count: u64) -> Result<f64> {
-    let store = work::open(folder).await?;
+    let store = work::open(folder)?;
     let watch = Arc::new(Watch::default());
     let station = worker(Arc::clone(&store), Arc::clone(&watch)).await?;
     let lanes = Lanes::new("bench", &station.policies())?;
@@ -97,7 +97,7 @@ async fn flow(folder: &Path, count: u64) -> Result<f64> {
 
 /// Producers first, handlers then; both phases count.
 async fn work_off(folder: &Path, count: u64) -> Result<f64> {
-    let store = work::open(folder).await?;
+    let store = work::open(folder)?;
     let producer = Station::on(Arc::clone(&store)).start().await?;
     let lanes = Lanes::new("bench", &producer.policies())?;
     let began = Instant::now();

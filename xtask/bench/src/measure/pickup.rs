@@ -48,7 +48,7 @@ pub async fn run() -> Result<Report> {
     let (bare, ours) = (folder()?, folder()?);
     let db = baseline::open(bare.path(), "CREATE TABLE message (payload BLOB NOT NULL)")?;
     let (tell, mut started) = mpsc::unbounded_channel();
-    let store = work::open(ours.path()).await?;
+    let store = work::open(ours.path())?;
     let handler = Arc::new(Clocked { started: tell });
     let begun = Station::on(store).handler(work::pattern("bench.*")?, handler);
     let station = begun.start().await.context("cannot start the station")?;

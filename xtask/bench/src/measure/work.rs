@@ -20,6 +20,7 @@ use waystation_core::outcome::Outcome;
 use waystation_core::policy::{Policies, QueuePolicy};
 use waystation_core::time::Timestamp;
 use waystation_store::Store;
+use waystation_store::sqlite::{Options, SqliteStore};
 
 use crate::baseline::PAYLOAD_BYTES;
 
@@ -28,15 +29,11 @@ pub(crate) const LANES: u64 = 8;
 /// How long a phase may take before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Gives the URL of a new SQLite file in a folder.
-pub(crate) fn url(folder: &Path) -> String {
-    format!("sqlite://{}", folder.join("waystation.db").display())
-}
-
-/// Opens the store of a new SQLite file in a folder.
-pub(crate) async fn open(folder: &Path) -> Result<Arc<dyn Store>> {
-    let store = waystation_store::open(&url(folder)).await;
-    store.context("cannot open the store")
+/// Opens the store of a new SQLite file in a folder, as durable as it is by default.
+pub(crate) fn open(folder: &Path) -> Result<Arc<dyn Store>> {
+    let path = folder.join("waystation.db");
+    let store = SqliteStore::open(path, Options::default());
+    Ok(store.context("cannot open the store")?)
 }
 
 /// Policies with room for `concurrency` messages of a queue at once; all else as by default.
