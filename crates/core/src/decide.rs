@@ -280,8 +280,14 @@ impl Desk<'_> {
         Disposition::Retry { due_at, standing }
     }
 
+    /// When to try again: the wait that the handler asked for, else the backoff's.
     fn after(&self, failures: u32) -> Timestamp {
-        self.now + self.kind.backoff.wait(failures, self.roll)
+        let asked = self
+            .case
+            .outcome
+            .failure()
+            .and_then(|failure| failure.retry_after);
+        self.now + asked.unwrap_or_else(|| self.kind.backoff.wait(failures, self.roll))
     }
 
     fn is_worn_out(&self) -> bool {

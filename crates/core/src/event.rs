@@ -110,6 +110,13 @@ pub enum Event {
         /// What it said.
         error: Arc<str>,
     },
+    /// A transaction of the store is on disk.
+    Committed {
+        /// How long it took.
+        took: Duration,
+        /// How many changes shared it.
+        changes: u32,
+    },
     /// Shutdown has begun: nothing new is started.
     Draining {
         /// How many handlers still run.

@@ -67,6 +67,8 @@ pub struct Failure {
     pub status: Option<u16>,
     /// Where it happened, if the handler handed it in.
     pub stack_trace: Option<Arc<str>>,
+    /// The wait that the handler asked for, instead of the backoff's.
+    pub retry_after: Option<Duration>,
 }
 
 impl Failure {
@@ -79,6 +81,7 @@ impl Failure {
             message: clean(message, ERROR_MESSAGE_BYTES_MAX),
             status: None,
             stack_trace: None,
+            retry_after: None,
         }
     }
 
@@ -93,6 +96,13 @@ impl Failure {
     #[must_use]
     pub fn with_stack_trace(mut self, trace: &str) -> Self {
         self.stack_trace = Some(Arc::from(prefix(trace, STACK_TRACE_BYTES_MAX)));
+        self
+    }
+
+    /// Adds the wait that the handler asks for before the next attempt.
+    #[must_use]
+    pub const fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 

@@ -88,6 +88,10 @@ pub trait MessageStore: Send + Sync + fmt::Debug {
 
     /// Leases messages; on disk when it returns. Costs the same with ten messages waiting or ten
     /// million, and with a million behind a closed gate.
+    ///
+    /// Due probes go first, then at most one struck message, then the lanes share the room. Equals
+    /// go by acceptance. What a claim itself makes ready (the follower of a message that it found
+    /// expired) the next claim gives.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, StoreError>;
 
     /// Makes leases end at `until`, if the fence is still theirs. One answer a lease, in order.
@@ -109,7 +113,8 @@ pub trait MessageStore: Send + Sync + fmt::Debug {
     async fn heal(&self, request: HealRequest) -> Result<Healed, StoreError>;
 
     /// Gives the deliveries behind leases that are still theirs (same fence, still leased), in
-    /// order; none for the others. For workers whose claim another process granted.
+    /// order; none for the others. For workers whose claim another process granted. Their gates are
+    /// as they are now, under the epochs that the claim saw: a late word is evidence of its own time.
     async fn leased(&self, leases: Vec<Lease>) -> Result<Vec<Option<Delivery>>, StoreError>;
 
     /// Gives gates as they are now; closed ones for those without a row.

@@ -246,6 +246,13 @@ fn a_failure_counts_and_waits_for_its_backoff() {
 }
 
 #[test]
+fn a_handler_may_ask_for_a_wait_of_its_own() {
+    let wait = std::time::Duration::from_secs(90);
+    let outcome = Outcome::Failed(Failure::new("busy", "later").with_retry_after(wait));
+    Scene::new().check(&outcome, "Ready in 90000 ms, 1/0 +");
+}
+
+#[test]
 fn the_first_failure_is_remembered_and_blames_whom_it_speaks_against() {
     let mut scene = Scene::new();
     scene.bank().epoch = Epoch(7);

@@ -85,93 +85,52 @@ pub async fn pages_go_on_where_they_ended(harness: &mut dyn Harness) {
 pub async fn filters_hold_together(harness: &mut dyn Harness) {
     let mut scene = Scene::open(harness).await;
     let start = scene.now;
-    let first = scene.send(keyed("a:smtp:mail", "k")).await;
-    scene.pass(secs(10));
-    let second = scene.send(draft("b:smtp:mail")).await;
-    scene.pass(secs(10));
-    let third = scene.send(draft("b:sms:sms")).await;
-    let run = scene.claim(10).await;
-    let of_second = run.iter().find(|run| run.message.id == second);
-    let of_second = of_second.expect("it was due");
-    scene.finish(of_second, &refused()).await;
-    let fingerprint = scene
-        .get(second)
-        .await
-        .last_error
-        .map(|error| error.fingerprint);
+    let mut sent = Vec::new();
+    for draft in [
+        keyed("a:smtp:mail", "k"),
+        draft("b:smtp:mail"),
+        draft("b:sms:sms"),
+    ] {
+        sent.push(scene.send(draft).await);
+        scene.pass(secs(10));
+    }
+    let runs = scene.claim(10).await;
+    let second = runs.iter().find(|run| run.message.id == sent[1]);
+    let second = second.expect("it was due");
+    scene.finish(second, &refused()).await;
+    let error = scene.get(sent[1]).await.last_error;
+    let fingerprint = error.map(|error| error.fingerprint);
     let at = |after| Some(start + secs(after));
     let mail = lane("smtp:mail");
-    let all = [first, second, third];
-    let none = Filter::default;
-    let checks: Vec<(Filter, Vec<MessageId>)> = vec![
-        (none(), all.to_vec()),
-        (
-            Filter {
-                queue: Some(queue("b")),
-                ..none()
-            },
-            vec![second, third],
-        ),
-        (
-            Filter {
-                kind: Some(mail.kind().clone()),
-                ..none()
-            },
-            vec![first, second],
-        ),
-        (
-            Filter {
-                destination: Some(mail.destination().clone()),
-                state: Some(State::Dead),
-                ..none()
-            },
-            vec![second],
-        ),
-        (
-            Filter {
-                key: Key::new("k").ok(),
-                ..none()
-            },
-            vec![first],
-        ),
-        (
-            Filter {
-                fingerprint,
-                ..none()
-            },
-            vec![second],
-        ),
-        (
-            Filter {
-                view: Some(View::Leased),
-                ..none()
-            },
-            vec![first, third],
-        ),
-        (
-            Filter {
-                since: at(10),
-                until: at(20),
-                ..none()
-            },
-            vec![second],
-        ),
-        (
-            Filter {
-                since: at(10),
-                queue: Some(queue("a")),
-                ..none()
-            },
-            vec![],
-        ),
-    ];
-    for (filter, mut expected) in checks {
+    let check = async |expected: &[usize], set: &(dyn Fn(&mut Filter) + Sync)| {
+        let mut filter = Filter::default();
+        set(&mut filter);
         let page = scene.store.list(filter.clone(), None, 100, scene.now).await;
         let page = page.expect("lists");
         let found: Vec<MessageId> = page.items.iter().map(|row| row.message.id).collect();
-        expected.reverse();
+        let expected: Vec<MessageId> = expected.iter().rev().map(|&at| sent[at]).collect();
         assert_eq!(found, expected, "{filter:?}");
-    }
+    };
+    check(&[0, 1, 2], &|_| {}).await;
+    check(&[1, 2], &|filter| filter.queue = Some(queue("b"))).await;
+    check(&[0, 1], &|filter| filter.kind = Some(mail.kind().clone())).await;
+    check(&[1], &|filter| {
+        filter.destination = Some(mail.destination().clone());
+        filter.state = Some(State::Dead);
+    })
+    .await;
+    check(&[0], &|filter| filter.key = Key::new("k").ok()).await;
+    check(&[1], &|filter| filter.fingerprint = fingerprint).await;
+    check(&[0, 2], &|filter| filter.view = Some(View::Leased)).await;
+    check(&[1], &|filter| {
+        (filter.since, filter.until) = (at(10), at(20));
+    })
+    .await;
+    check(&[], &|filter| {
+        filter.since = at(10);
+        filter.queue = Some(queue("a"));
+    })
+    .await;
 }
 
 /// A lane alone shows how many are due; all lanes show their counts and gates.

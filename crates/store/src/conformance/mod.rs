@@ -15,7 +15,10 @@ pub mod leases;
 pub mod looking;
 pub mod settle;
 
+mod compare;
+mod normal;
 mod scene;
+mod stream;
 
 use std::sync::Arc;
 
@@ -23,6 +26,12 @@ use async_trait::async_trait;
 use waystation_core::message::NodeId;
 
 use crate::Store;
+
+pub use compare::compare;
+pub use stream::Command;
+pub use stream::Like;
+pub use stream::Stream;
+pub use stream::What;
 
 /// What the suite needs to know of a backend. Each test opens a fresh, empty one.
 #[async_trait]

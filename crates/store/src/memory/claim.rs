@@ -269,6 +269,10 @@ impl Due<'_> {
         };
         let until = rules::probe_until(self.lease.until, now);
         let (tokens, changes) = self.state.gates.begin_probe(&gates, until, now);
+        if tokens.is_empty() {
+            // Nothing passes an open circuit but its probe.
+            return;
+        }
         self.claimed.changes.extend(changes);
         // A probe is a start like any other: it spends rate.
         self.state.gates.start(&lane, 1, self.policies, now);

@@ -52,7 +52,6 @@ impl State<'_> {
         let now = self.at(request.now);
         self.retention = request.policies.retention;
         let like = ClaimRow {
-            id: 0,
             node: request.node.0,
             worker: Arc::clone(&request.worker),
             worker_id: 0,
@@ -270,6 +269,10 @@ impl Due<'_, '_> {
         let until = rules::probe_until(self.like.until, now);
         let (tokens, changes) = self.state.gates.begin_probe(&gates, until, now);
         self.claimed.changes.extend(changes);
+        if tokens.is_empty() {
+            // Nothing passes an open circuit but its probe.
+            return Ok(());
+        }
         // A probe is a start like any other: it spends rate.
         self.state.gates.start(&lane, 1, self.policies, now);
         self.give(stored, tokens)

@@ -26,7 +26,6 @@ pub(super) const NEXT_EXPIRY: &str = "SELECT min(expires_at) FROM claim INDEXED 
 /// The leases of one claim.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimRow {
-    pub(super) id: i64,
     pub(super) node: u64,
     pub(super) worker: WorkerName,
     pub(super) worker_id: i64,
@@ -96,7 +95,6 @@ impl State<'_> {
         let id = self.totals.next_claim;
         self.totals.next_claim += 1;
         let row = ClaimRow {
-            id,
             live: 0,
             members: Vec::new(),
             ..like.clone()
@@ -138,7 +136,6 @@ impl State<'_> {
         let blob = |at| row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from);
         let (probes, epochs) = read_detail(blob(9)?).ok_or_else(bad)?;
         Ok(ClaimRow {
-            id,
             node: rows::unsigned(row.get(0)?),
             worker: rows::worker_name(self.db, worker_id)?,
             worker_id,

@@ -1,6 +1,8 @@
 //! The data plane, call by call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use waystation_core::exchange::{
@@ -13,8 +15,11 @@ use waystation_core::name::GateKey;
 use waystation_core::time::Timestamp;
 
 use super::SqliteStore;
-use super::join;
+use super::lock::NodeLock;
 use crate::{MessageStore, StoreError};
+
+/// How often the file is looked at for a ring that was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl MessageStore for SqliteStore {
@@ -26,7 +31,9 @@ impl MessageStore for SqliteStore {
             })
             .await?;
         // The lock comes before the row: a node without a lock is a dead one.
-        let lock = join::lock(&self.path, node)?;
+        let lock = NodeLock::hold(&self.path, NodeId(node.cast_unsigned())).map_err(|error| {
+            StoreError::Unavailable(format!("the node's lock cannot be taken: {error}").into())
+        })?;
         self.locks().insert(node, lock);
         let (name, port): (Arc<str>, u16) = (Arc::from(name), self.bell.port());
         self.call(false, move |state| state.join_node(node, &name, port))
@@ -41,8 +48,11 @@ impl MessageStore for SqliteStore {
             state.node_gone(node)
         })
         .await?;
-        self.locks().remove(&node);
-        join::remove_lock(&self.path, node);
+        let lock = self.locks().remove(&node);
+        if let Some(lock) = lock {
+            // The row is gone: a file that stays behind says nothing any more.
+            let _released: bool = lock.release().is_ok();
+        }
         Ok(())
     }
 
@@ -90,6 +100,34 @@ impl MessageStore for SqliteStore {
     }
 
     async fn rung(&self) {
-        self.bell.wait().await;
+        tokio::select! {
+            biased;
+            () = self.shared.rung.notified() => {}
+            () = self.bell.heard() => {
+                // Somebody has come to a store where we were alone: the writer is to know them.
+                if self.shared.peers.load(Ordering::Relaxed) == 0 {
+                    self.look().await;
+                }
+            }
+            () = self.look_for_lost_rings() => {}
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Lets the writer look whether another process has committed since it last did.
+    async fn look(&self) -> bool {
+        let looked = self.call(false, |state| Ok(std::mem::take(&mut state.heard_others)));
+        looked.await.unwrap_or(false)
+    }
+
+    /// Looks once a second while there are other nodes, until one of them has committed.
+    async fn look_for_lost_rings(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if self.shared.peers.load(Ordering::Relaxed) > 0 && self.look().await {
+                return;
+            }
+        }
     }
 }

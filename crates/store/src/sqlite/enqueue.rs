@@ -47,7 +47,8 @@ struct Nursery {
     starts: Option<u32>,
     /// Starts that were made and not yet written into the gates.
     started: u32,
-    views: Vec<GateView>,
+    /// The gates as the first birth saw them.
+    views: Option<Vec<GateView>>,
 }
 
 impl State<'_> {
@@ -345,7 +346,7 @@ impl State<'_> {
             // Where there is room for all drafts of the request, one look is enough for them.
             starts: (is_plenty || starts == 0).then_some(starts),
             started: 0,
-            views: self.gates.views(lane_name),
+            views: None,
         })
     }
 
@@ -373,12 +374,21 @@ impl State<'_> {
         let birth = births.birth;
         let until = now + birth.lease;
         births.room -= 1;
-        let views = match births.lanes.get_mut(&fresh.lane) {
-            Some(nursery) if nursery.starts.is_some() => {
-                nursery.started += 1;
-                nursery.views.clone()
-            }
-            Some(_) | None => {
+        let nursery = births.lanes.get_mut(&fresh.lane);
+        let views = match nursery.filter(|nursery| nursery.starts.is_some()) {
+            Some(nursery) => match &nursery.views {
+                Some(views) => {
+                    nursery.started += 1;
+                    views.clone()
+                }
+                None => {
+                    self.gates.start(&draft.lane, 1, policies, now);
+                    let views = self.gates.views(&draft.lane);
+                    nursery.views = Some(views.clone());
+                    views
+                }
+            },
+            None => {
                 self.gates.start(&draft.lane, 1, policies, now);
                 self.gates.views(&draft.lane)
             }
@@ -387,7 +397,6 @@ impl State<'_> {
         let claim = match births.claim {
             Some(claim) => claim,
             None => self.open_claim(&ClaimRow {
-                id: 0,
                 node: births.node.0,
                 worker: Arc::clone(&birth.worker),
                 worker_id,

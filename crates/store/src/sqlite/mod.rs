@@ -5,8 +5,8 @@
 //!        │                       ▲     └─ after a commit: rings ──▶ other processes' ports
 //!        ├──▶ Readers (threads) ─┼──────▶ read-only connections, for people's looks
 //!        ├──▶ Checkpointer (thread), beside the writer
-//!        ├──▶ Bell (thread): loopback UDP port ──▶ rung()
-//!        └──▶ watchers (a thread for each other node): blocked on its lock file
+//!        ├──▶ Bell: loopback UDP port ──▶ rung()
+//!        └──▶ watches (a thread for each other node): blocked on its lock
 //! ```
 //!
 //! [`change`] changes one message and everything derived from it; the other files are the calls, in
@@ -27,6 +27,7 @@ mod heal;
 mod join;
 mod lines;
 mod list;
+mod lock;
 mod migrate;
 mod open;
 mod operate;
@@ -44,7 +45,6 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +55,7 @@ use waystation_core::time::Timestamp;
 
 use bell::Bell;
 use fault::Answer;
+use lock::NodeLock;
 use reader::Readers;
 use state::State;
 use writer::{Call, Job, Shared};
@@ -105,7 +106,7 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     bell: Arc<Bell>,
     /// The locks of this process's nodes.
-    locks: Mutex<HashMap<i64, File>>,
+    locks: Mutex<HashMap<i64, NodeLock>>,
     threads: Vec<JoinHandle<()>>,
     space: checks::Space,
 }
@@ -151,7 +152,7 @@ impl SqliteStore {
         now.max(Timestamp::from_micros(seen))
     }
 
-    fn locks(&self) -> std::sync::MutexGuard<'_, HashMap<i64, File>> {
+    fn locks(&self) -> std::sync::MutexGuard<'_, HashMap<i64, NodeLock>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -162,7 +163,6 @@ impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.jobs = None;
         self.readers.close();
-        self.bell.close();
         for thread in self.threads.drain(..) {
             // A thread that panicked has told so on its own.
             drop(thread.join());

@@ -2,22 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 use tokio::sync::mpsc;
+use waystation_core::message::NodeId;
 
 use super::bell::Bell;
 use super::checks::{Space, check_version};
 use super::fault::{Answer, Fault};
-use super::join;
+use super::lock;
 use super::migrate::migrate;
 use super::reader::Readers;
 use super::state::State;
 use super::threads;
-use super::writer::{BUSY, Call, Job, QUEUE_MAX, Shared, Writer};
+use super::writer::{BUSY, Job, QUEUE_MAX, Shared, Writer};
 use super::{Durability, Options, SqliteStore};
 use crate::StoreError;
 
@@ -45,7 +46,12 @@ impl SqliteStore {
         let mut db = open_file(&path, options.durability).map_err(|fault| fault.to_store_error())?;
         migrate(&mut db)?;
         let shared = Arc::new(Shared::default());
-        let bell = Arc::new(Bell::open()?);
+        let number: i64 = db
+            .query_row("SELECT number FROM store", [], |row| row.get(0))
+            .map_err(|error| Fault::Sql(error).to_store_error())?;
+        let bell = Bell::bind(number.cast_unsigned())
+            .map_err(|error| StoreError::Unavailable(format!("no port for rings: {error}").into()))?;
+        let bell = Arc::new(bell);
         if let Some(most) = options.pages_max {
             db.pragma_update(None, "max_page_count", most)
                 .map_err(|error| Fault::Sql(error).to_store_error())?;
@@ -65,7 +71,6 @@ impl SqliteStore {
             nudge,
         })?);
         started.push(start_checkpointer(&path, options.durability, &shared, nudges)?);
-        started.push(start_listener(&bell, &shared, jobs.downgrade())?);
         let readers = Readers::start(&path, &mut started)?;
         Ok(Arc::new(Self {
             path,
@@ -100,6 +105,15 @@ fn open_file(path: &Path, durability: Durability) -> Answer<Connection> {
     Ok(db)
 }
 
+/// Starts a thread, or says that the store cannot open.
+pub(super) fn start_thread(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, StoreError> {
+    threads::start(name, run)
+        .map_err(|error| StoreError::Unavailable(format!("no thread for {name}: {error}").into()))
+}
+
 /// What the writer's thread is started with.
 struct Start {
     db: Connection,
@@ -114,7 +128,7 @@ struct Start {
 
 fn start_writer(start: Start) -> Result<std::thread::JoinHandle<()>, StoreError> {
     let (opened, is_open) = sync_channel(1);
-    let thread = threads::start("ws-writer", move || run_writer(start, &opened))?;
+    let thread = start_thread("ws-writer", move || run_writer(start, &opened))?;
     let outcome = is_open
         .recv()
         .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer did not start".into())));
@@ -146,13 +160,19 @@ fn run_writer(start: Start, opened: &SyncSender<Result<(), StoreError>>) {
         bell: Arc::clone(&start.bell),
         space: start.space,
         checkpoints: start.nudge,
-        watch: watcher(start.path, start.jobs),
+        path: start.path,
+        jobs: start.jobs,
+        watches: std::collections::HashMap::new(),
         data_version,
         nudged_at: 0,
         stopped: None,
     };
     let _told: bool = opened.send(Ok(())).is_ok();
     writer.serve(start.queue);
+}
+
+const fn id(node: i64) -> NodeId {
+    NodeId(node.cast_unsigned())
 }
 
 /// Reads everything, and takes out the nodes that are dead.
@@ -162,7 +182,8 @@ fn begin<'c>(db: &'c Connection, path: &Path) -> Answer<(State<'c>, i64)> {
     let nodes: Vec<i64> = state.nodes.iter().map(|&(node, _)| node).collect();
     let dead: Vec<i64> = nodes
         .into_iter()
-        .filter(|&node| join::is_dead(path, node))
+        // Where the system cannot tell, leases end by time.
+        .filter(|&node| matches!(lock::is_alive(path, id(node)), Ok(false)))
         .collect();
     for &node in &dead {
         state.node_gone(node)?;
@@ -170,58 +191,11 @@ fn begin<'c>(db: &'c Connection, path: &Path) -> Answer<(State<'c>, i64)> {
     state.flush()?;
     db.execute_batch("COMMIT")?;
     for node in dead {
-        join::remove_lock(path, node);
+        let _cleared: bool = lock::clear(path, id(node)).is_ok();
     }
     state.ring = super::state::Ring::default();
     let version = db.query_row("PRAGMA data_version", [], |row| row.get(0))?;
     Ok((state, version))
-}
-
-/// Starts a thread for each node of another process that is seen for the first time: it blocks on
-/// that node's lock until the node is dead.
-fn watcher(path: PathBuf, jobs: Weak) -> Box<dyn FnMut(i64) + Send> {
-    let mut watched = std::collections::HashSet::new();
-    let alive = Arc::new(AtomicU64::new(0));
-    Box::new(move |node| {
-        if !watched.insert(node) {
-            return;
-        }
-        let (path, jobs, count) = (path.clone(), jobs.clone(), Arc::clone(&alive));
-        count.fetch_add(1, Ordering::Relaxed);
-        // Detached: it ends with the node that it watches, or with the process.
-        let started = threads::start("ws-watch", move || {
-            if join::wait_for_death(&path, node)
-                && let Some(jobs) = jobs.upgrade()
-                && run(&jobs, move |state| {
-                    let was_there = state.node_gone(node)?;
-                    state.ring.own |= was_there;
-                    Ok(())
-                })
-            {
-                join::remove_lock(&path, node);
-            }
-            count.fetch_sub(1, Ordering::Relaxed);
-        });
-        if started.is_err() {
-            // Without it the node's leases still end by time.
-            watched.remove(&node);
-        }
-    })
-}
-
-/// Runs a job from a thread; says whether it is on disk.
-fn run(
-    jobs: &mpsc::Sender<Box<dyn Job>>,
-    run: impl FnMut(&mut State<'_>) -> Answer<()> + Send + 'static,
-) -> bool {
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    let job = Box::new(Call {
-        run,
-        answer: None,
-        reply,
-        accepts: false,
-    });
-    jobs.blocking_send(job).is_ok() && matches!(answer.blocking_recv(), Ok(Ok(())))
 }
 
 fn start_checkpointer(
@@ -232,7 +206,7 @@ fn start_checkpointer(
 ) -> Result<std::thread::JoinHandle<()>, StoreError> {
     let db = open_file(path, durability).map_err(|fault| fault.to_store_error())?;
     let shared = Arc::clone(shared);
-    threads::start("ws-checkpoint", move || {
+    start_thread("ws-checkpoint", move || {
         while nudges.recv().is_ok() {
             let pages = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
                 row.get::<_, i64>(1)
@@ -243,24 +217,5 @@ fn start_checkpointer(
                 shared.wants_restart.store(true, Ordering::Relaxed);
             }
         }
-    })
-}
-
-fn start_listener(
-    bell: &Arc<Bell>,
-    shared: &Arc<Shared>,
-    jobs: Weak,
-) -> Result<std::thread::JoinHandle<()>, StoreError> {
-    let (bell, shared) = (Arc::clone(bell), Arc::clone(shared));
-    threads::start("ws-bell", move || {
-        bell.listen(&shared, || {
-            let Some(jobs) = jobs.upgrade() else {
-                return;
-            };
-            let _looked: bool = run(&jobs, |state| {
-                state.ring.own |= std::mem::take(&mut state.heard_others);
-                Ok(())
-            });
-        });
     })
 }

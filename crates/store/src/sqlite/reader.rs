@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::fault::{Answer, Fault};
-use super::threads;
+use super::open::start_thread;
 use super::writer::BUSY;
 use crate::StoreError;
 
@@ -35,7 +35,7 @@ impl Readers {
         for _ in 0..READERS {
             let db = open(path).map_err(|error| Fault::from(error).to_store_error())?;
             let queue = Arc::clone(&queue);
-            started.push(threads::start("ws-reader", move || serve(&db, &queue))?);
+            started.push(start_thread("ws-reader", move || serve(&db, &queue))?);
         }
         Ok(Self {
             looks: Mutex::new(Some(looks)),

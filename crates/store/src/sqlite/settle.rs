@@ -15,6 +15,7 @@ use waystation_core::message::{
 };
 use waystation_core::name::GateKey;
 use waystation_core::policy::{OnDeadHead, Policies};
+use waystation_core::time::Timestamp;
 
 use super::fault::Answer;
 use super::rows::Stored;
@@ -58,18 +59,38 @@ impl State<'_> {
         let changes = gates.fold(&batch.evidence, cx);
         batch.answer.throttled_long = gates.take_throttled_long();
         self.gates = gates;
-        let mut work = changes.iter().any(lets_go);
-        for &lane in &batch.touched {
-            work = work || self.has_due(lane)?;
-        }
-        batch.answer.work |= work;
+        batch.answer.work |= changes.iter().any(lets_go) || self.has_due_beside(&batch.touched)?;
         self.ring.others |= batch.answer.work || batch.waits || !changes.is_empty();
         batch.answer.changes = changes;
         Ok(batch.answer)
     }
 
-    fn has_due(&mut self, lane: i64) -> Answer<bool> {
+    /// Tells whether a lane that shares a gate with one of these has a due message: a lease that
+    /// ended may have made room for it.
+    fn has_due_beside(&mut self, touched: &BTreeSet<i64>) -> Answer<bool> {
         let now = self.now;
+        // Mostly it is one of them, and few gates stand for all of them.
+        for &lane in touched {
+            if self.has_due(lane, now)? {
+                return Ok(true);
+            }
+        }
+        let mut gates = BTreeSet::new();
+        for &lane in touched {
+            let lane = &self.lane(lane)?.lane;
+            gates.extend([lane.queue_gate(), lane.destination_gate()]);
+        }
+        for gate in gates {
+            for lane in self.lanes_through(&gate).to_vec() {
+                if self.has_due(lane, now)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn has_due(&mut self, lane: i64, now: Timestamp) -> Answer<bool> {
         let hint = self.due_by_now(lane)?;
         Ok([hint.ready, hint.struck]
             .into_iter()
@@ -117,7 +138,8 @@ impl State<'_> {
         };
         if leaves_line && let Some(next) = self.leave_line(&mut stored)? {
             batch.touched.insert(next.lane);
-            batch.waits = true;
+            // Also where it is due later: nobody has been told when.
+            batch.answer.work = true;
         }
         if let Some(follow_up) = settlement.follow_up.as_ref().filter(|_| state.is_end()) {
             self.follow(&stored, follow_up, policies)?;

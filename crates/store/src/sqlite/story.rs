@@ -2,6 +2,7 @@
 //! of a message: the head of its payload, its attempts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use waystation_core::exchange::AttemptEnd;
 use waystation_core::message::{
@@ -299,6 +300,9 @@ pub(super) fn write_attempt(attempt: &AttemptRow) -> Vec<u8> {
         out.text(&failure.message);
         out.maybe(failure.status, |out, status| out.number(status.into()));
         out.maybe(failure.stack_trace.as_ref(), |out, trace| out.text(trace));
+        out.maybe(failure.retry_after, |out, wait| {
+            out.number(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+        });
     });
     out.byte(u8::from(end.counted));
     out.byte(u8::from(end.refunded));
@@ -337,5 +341,6 @@ fn read_failure(from: &mut Reader<'_>) -> Option<Failure> {
         message: from.shared()?,
         status: from.maybe(|from| u16::try_from(from.number()?).ok())?,
         stack_trace: from.maybe(Reader::shared)?,
+        retry_after: from.maybe(|from| from.number().map(Duration::from_nanos))?,
     })
 }

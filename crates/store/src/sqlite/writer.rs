@@ -10,19 +10,23 @@
 //! transaction takes what is there. A job that fails does not spoil its neighbours: the transaction
 //! is rolled back and each job runs alone.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use waystation_core::message::NodeId;
 use waystation_core::time::Timestamp;
 
 use super::bell::Bell;
 use super::checks::Space;
 use super::fault::{Answer, Fault};
+use super::lock::{self, Watch};
 use super::state::State;
 use crate::StoreError;
 
@@ -43,6 +47,21 @@ pub(super) trait Job: Send {
     fn run(&mut self, state: &mut State<'_>) -> Answer<()>;
     /// Answers the caller after the commit.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// A job that does nothing: it wakes the writer.
+struct Nudge;
+
+impl Job for Nudge {
+    fn accepts(&self) -> bool {
+        false
+    }
+
+    fn run(&mut self, _state: &mut State<'_>) -> Answer<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _outcome: Result<(), StoreError>) {}
 }
 
 /// A job from a closure.
@@ -90,8 +109,25 @@ pub(super) struct Shared {
     pub(super) is_full: AtomicBool,
     /// Why nothing is done any more.
     pub(super) is_stopped: AtomicBool,
-    /// Other nodes on the file.
+    /// Other processes' nodes on the file.
     pub(super) peers: AtomicU64,
+    /// Nodes that are dead and not taken out yet.
+    pub(super) dead: Mutex<Vec<i64>>,
+    /// Rings within this process; a ring that nobody waits for wakes the next one.
+    pub(super) rung: Notify,
+}
+
+impl Shared {
+    fn take_dead(&self) -> Vec<i64> {
+        std::mem::take(&mut *self.dead.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn note_dead(&self, node: i64) {
+        self.dead
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(node);
+    }
 }
 
 /// Everything that the writer's thread owns.
@@ -102,7 +138,11 @@ pub(super) struct Writer<'c> {
     pub(super) bell: Arc<Bell>,
     pub(super) space: Space,
     pub(super) checkpoints: SyncSender<()>,
-    pub(super) watch: Box<dyn FnMut(i64) + Send>,
+    pub(super) path: PathBuf,
+    /// For nudges from those who watch other nodes.
+    pub(super) jobs: mpsc::WeakSender<Box<dyn Job>>,
+    /// The other nodes that are watched.
+    pub(super) watches: HashMap<i64, Option<Watch>>,
     pub(super) data_version: i64,
     pub(super) nudged_at: u64,
     /// What ended it.
@@ -138,6 +178,7 @@ impl Writer<'_> {
     }
 
     fn serve_batch(&mut self, batch: Vec<Box<dyn Job>>) {
+        self.bury_nodes();
         let mut batch = self.turn_away(batch);
         if batch.is_empty() {
             return;
@@ -333,20 +374,21 @@ impl Writer<'_> {
 
     fn after_commit(&mut self) {
         let ring = std::mem::take(&mut self.state.ring);
-        let own_port = self.bell.port();
-        let mut peers = 0;
-        for &(node, port) in &self.state.nodes {
-            if port != own_port {
-                peers += 1;
-                (self.watch)(node);
-                if ring.others {
-                    self.bell.ring_port(port);
-                }
+        let mut ports = Vec::new();
+        for (node, port) in self.state.nodes.clone() {
+            if port != self.bell.port() {
+                ports.push(port);
+                self.watch(node);
             }
         }
-        self.shared.peers.store(peers, Ordering::Relaxed);
+        self.shared
+            .peers
+            .store(ports.len() as u64, Ordering::Relaxed);
+        if ring.others {
+            self.bell.ring(&ports);
+        }
         if ring.own {
-            self.bell.ring();
+            self.shared.rung.notify_one();
         }
         let pages = self.shared.wal_pages.load(Ordering::Relaxed);
         if pages < self.nudged_at {
@@ -356,6 +398,45 @@ impl Writer<'_> {
             self.nudged_at = pages;
             // One that is asked for already is enough.
             let _asked: bool = self.checkpoints.try_send(()).is_ok();
+        }
+    }
+
+    /// Watches another process's node, if it is not watched yet.
+    fn watch(&mut self, node: i64) {
+        if self.watches.contains_key(&node) {
+            return;
+        }
+        let (shared, jobs) = (Arc::clone(&self.shared), self.jobs.clone());
+        let on_death = move || {
+            shared.note_dead(node);
+            if let Some(jobs) = jobs.upgrade() {
+                // Only wakes the writer: with a full queue it is awake.
+                let _woken: bool = jobs.try_send(Box::new(Nudge)).is_ok();
+            }
+        };
+        // Where it cannot be watched its leases still end by time.
+        let watch = lock::watch_death(&self.path, NodeId(node.cast_unsigned()), on_death).ok();
+        self.watches.insert(node, watch);
+    }
+
+    /// Takes out nodes that have died.
+    fn bury_nodes(&mut self) {
+        for node in self.shared.take_dead() {
+            self.watches.remove(&node);
+            let (reply, _nobody) = oneshot::channel();
+            self.serve_alone(Box::new(Call {
+                run: move |state: &mut State<'_>| {
+                    let was_there = state.node_gone(node)?;
+                    state.ring.own |= was_there;
+                    Ok(())
+                },
+                answer: None,
+                reply,
+                accepts: false,
+            }));
+            let node = NodeId(node.cast_unsigned());
+            // A file that stays behind is never locked again: numbers are not used twice.
+            let _cleared: bool = lock::clear(&self.path, node).is_ok();
         }
     }
 

@@ -2,3 +2,6 @@
 //! streams on two stores at once.
 
 mod memory;
+mod model;
+mod sqlite;
+mod teeth;

@@ -53,7 +53,11 @@ impl Rules {
         let failure = || failure(answer, Some(outcome));
         let (outcome, finding) = match outcome {
             Override::Complete => (Outcome::Completed, Finding::SUCCESS),
-            Override::Retry => (Outcome::Failed(failure()), failed(answer.status)),
+            Override::Retry => {
+                let mut failure = failure();
+                failure.retry_after = self.wait(answer, now);
+                (Outcome::Failed(failure), failed(answer.status))
+            }
             Override::Throttled => (self.throttled(failure(), answer, now), Finding::ANSWERED),
             Override::Terminal => (Outcome::Refused(failure()), Finding::SUCCESS),
             Override::Snooze => {

@@ -185,6 +185,14 @@ fn a_failure_says_what_the_handler_said() {
 }
 
 #[test]
+fn a_retry_may_name_its_wait() {
+    let headers = [("waystation-outcome", "retry"), ("waystation-delay", "90s")];
+    let seen = rules(&[]).read(&answer(200, &headers, ""), NOW).outcome;
+    let wait = seen.failure().expect("one").retry_after;
+    assert_eq!(wait, Some(Duration::from_secs(90)));
+}
+
+#[test]
 fn a_snooze_has_a_length_and_a_park_a_reason() {
     let snooze = |headers: &[(&'static str, &str)]| {
         let mut all = vec![("waystation-outcome", "snooze")];

@@ -1,56 +1,26 @@
 //! Opens connections: resolves the name ourselves, checks every address, connects to exactly what was
 //! checked, so that a name that changes its mind in between (DNS rebinding) wins nothing.
 
-use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use super::address::{Spelling, permit};
 use super::endpoint::{EndpointError, Target, Whom};
 use super::fault::Fault;
-use super::limits::{ADDRESSES_MAX, LOOKUPS_MAX, Watch, lookup, within};
+use super::limits::{ADDRESSES_MAX, Watch, within};
+use super::resolve::Shared;
 use super::wire::{Link, Stream};
 
-/// Finds the addresses of a name.
-#[async_trait]
-pub trait Resolve: Send + Sync + Debug {
-    /// Gives the addresses, the best first; the caller waits no longer than the connect time-out.
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
-}
-
-/// The system's resolver: `/etc/hosts`, `nsswitch.conf` and all.
-#[derive(Debug)]
-pub(super) struct System {
-    permits: Arc<Semaphore>,
-}
-
-impl Default for System {
-    fn default() -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
-        }
-    }
-}
-
-#[async_trait]
-impl Resolve for System {
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        lookup(name, port, &self.permits).await
-    }
-}
-
 /// How connections to an endpoint are opened.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Connector {
-    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) resolver: Shared,
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) allow_private: bool,
     pub(super) timeout: Duration,
@@ -192,17 +162,23 @@ fn tls_fault(error: &io::Error) -> Fault {
     }
 }
 
-/// Makes what `https` needs: the system's certificate authorities, HTTP/1.1 alone.
+/// Gives what `https` needs: the system's certificate authorities, HTTP/1.1 alone. Read once in a
+/// process and shared by its endpoints, TLS sessions included.
 pub(super) fn system_trust() -> Result<Arc<rustls::ClientConfig>, EndpointError> {
     use rustls_platform_verifier::BuilderVerifierExt as _;
+    static SHARED: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    if let Some(config) = SHARED.get() {
+        return Ok(Arc::clone(config));
+    }
     let no_trust = |error: rustls::Error| EndpointError::Trust {
         why: error.to_string(),
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(rustls::ConfigBuilder::with_platform_verifier)
         .map_err(no_trust)?
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::clone(SHARED.get_or_init(|| Arc::new(config))))
 }

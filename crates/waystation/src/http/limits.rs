@@ -30,6 +30,8 @@ pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 pub(super) const LINK_AGE_MAX: Duration = Duration::from_secs(300);
 /// The most addresses of a name that one attempt tries.
 pub(super) const ADDRESSES_MAX: usize = 4;
+/// How long the addresses of a name are used again, for new connections only.
+pub(super) const RESOLVED_TIME_MAX: Duration = Duration::from_secs(1);
 /// The most threads that one endpoint may hold in `getaddrinfo`, which nothing can interrupt.
 pub(super) const LOOKUPS_MAX: usize = 2;
 

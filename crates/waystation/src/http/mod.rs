@@ -16,6 +16,7 @@ mod fault;
 mod limits;
 mod pool;
 mod request;
+mod resolve;
 mod sign;
 mod wire;
 
@@ -31,12 +32,13 @@ use waystation_core::exchange::Delivery;
 use waystation_core::outcome::{Finding, Outcome};
 
 use self::answer::{Answer, Rules};
-use self::connect::{Connector, System};
+use self::connect::Connector;
 use self::endpoint::Target;
 use self::fault::Fault;
 use self::limits::{Watch, within};
 use self::pool::Pool;
 use self::request::Letterhead;
+use self::resolve::{Shared, System};
 use self::sign::Signer;
 use self::wire::Broken;
 use crate::handler::{Finished, Handler};
@@ -44,11 +46,11 @@ use crate::world::World;
 
 pub use self::address::Reach;
 pub use self::address::reach;
-pub use self::connect::Resolve;
 pub use self::endpoint::Endpoint;
 pub use self::endpoint::EndpointError;
 pub use self::endpoint::Override;
 pub use self::endpoint::SecretValue;
+pub use self::resolve::Resolve;
 
 /// How near its end an attempt counts as out of time when it is cancelled: the engine's clock for it
 /// started a little before ours.
@@ -112,7 +114,7 @@ impl HttpHandler {
             },
             request_timeout: endpoint.request_timeout,
             connector: Connector {
-                resolver: Arc::new(System::default()),
+                resolver: Shared::new(Arc::new(System::default())),
                 tls,
                 allow_private,
                 timeout: endpoint.connect_timeout,
@@ -125,7 +127,7 @@ impl HttpHandler {
     /// Resolves names by `resolver` instead of the system's. What it finds is checked all the same.
     #[must_use]
     pub fn with_resolver(mut self, resolver: Arc<dyn Resolve>) -> Self {
-        self.connector.resolver = resolver;
+        self.connector.resolver = Shared::new(resolver);
         self
     }
 

@@ -1,16 +1,12 @@
 //! The HTTP handler against destinations on real sockets: the answer table, evidence, connections,
-//! names, cancellation and health checks.
+//! cancellation and health checks.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use waystation::http::{Endpoint, HttpHandler, Override, Resolve, SecretValue};
+use waystation::http::{Endpoint, HttpHandler, Override, SecretValue};
 use waystation::world::World;
 use waystation::{Finished, Handler};
 use waystation_core::event::Event;
@@ -41,38 +37,6 @@ impl World for StandingClock {
     }
 
     fn emit(&self, _: &Event) {}
-}
-
-/// Resolves every name to the same addresses and counts how often it was asked; none: never answers.
-#[derive(Debug)]
-pub(crate) struct Stub {
-    addresses: Option<io::Result<Vec<SocketAddr>>>,
-    asked: AtomicUsize,
-}
-
-impl Stub {
-    pub(crate) fn of(addresses: &[SocketAddr]) -> Arc<Self> {
-        Self::with(Some(Ok(addresses.to_vec())))
-    }
-
-    fn with(addresses: Option<io::Result<Vec<SocketAddr>>>) -> Arc<Self> {
-        Arc::new(Self {
-            addresses,
-            asked: AtomicUsize::new(0),
-        })
-    }
-}
-
-#[async_trait]
-impl Resolve for Stub {
-    async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        match &self.addresses {
-            Some(Ok(addresses)) => Ok(addresses.clone()),
-            Some(Err(error)) => Err(error.kind().into()),
-            None => std::future::pending().await,
-        }
-    }
 }
 
 pub(crate) fn message() -> Message {
@@ -289,7 +253,7 @@ async fn every_row_of_the_answer_table_holds_on_the_wire() {
             answer(status, headers, "because")
         };
         let evil = Evil::start(vec![Behaviour::Answer(body)]).await;
-        let mut endpoint = hasty(evil.url("/"));
+        let mut endpoint = Endpoint::at(evil.url("/"));
         endpoint.outcomes = [(409, Override::Complete)].into();
         let seen = handle(&handler(endpoint)).await;
         assert_eq!(seen.outcome.as_str(), word, "{status} {headers}");
@@ -380,6 +344,32 @@ async fn a_connection_that_died_while_it_waited_burns_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_peer_ends_with_its_answer_is_not_kept() {
+    for bytes in [
+        answer("200 OK", "connection: close\r\n", "fine"),
+        b"HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\na".to_vec(),
+        b"HTTP/1.1 200 OK\r\n\r\nuntil the end".to_vec(),
+    ] {
+        let evil = Evil::start(vec![Behaviour::AnswerAndClose(bytes)]).await;
+        let handler = handler(Endpoint::at(evil.url("/")));
+        assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
+        assert_eq!(handler.close_idle(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_nobody_asked_for_is_not_taken_for_the_next_requests() {
+    let mut twice = answer("500 No", "", "");
+    twice.extend(ok());
+    let evil = Evil::start(vec![Behaviour::Answer(twice)]).await;
+    let handler = handler(Endpoint::at(evil.url("/")));
+    for attempt in 1..=3 {
+        assert_eq!(code(&handle(&handler).await), "http_500");
+        assert_eq!((evil.connections(), evil.requests()), (attempt, attempt));
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_may_have_left_is_not_sent_again() {
     let script = vec![Behaviour::ResetAtTheSecond(ok()), Behaviour::Answer(ok())];
     let evil = Evil::start(script).await;
@@ -415,95 +405,13 @@ async fn answers_of_every_framing_leave_the_connection_for_the_next_attempt() {
         b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\na",
     ] {
         let evil = Evil::start(vec![Behaviour::Answer(bytes.to_vec())]).await;
-        let handler = handler(hasty(evil.url("/")));
+        let handler = handler(Endpoint::at(evil.url("/")));
         for _ in 0..3 {
             assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
         }
         let text = String::from_utf8_lossy(bytes);
         assert_eq!((evil.connections(), evil.requests()), (1, 3), "{text}");
     }
-}
-
-// ---- names
-
-#[tokio::test]
-async fn a_literal_that_means_this_host_is_its_own_permission() {
-    let evil = Evil::start(vec![Behaviour::Answer(ok())]).await;
-    let port = evil.address.port();
-    for host in [
-        "127.0.0.1",
-        "0.0.0.0",
-        "2130706433",
-        "0x7f.1",
-        "[::ffff:127.0.0.1]",
-    ] {
-        let seen = handle(&handler(hasty(format!("http://{host}:{port}/")))).await;
-        assert_eq!(seen.outcome, Outcome::Completed, "{host}: {seen:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_name_that_stands_for_a_private_address_is_refused_before_a_connection() {
-    let evil = Evil::start(vec![Behaviour::Answer(ok())]).await;
-    let public: SocketAddr = "93.184.216.34:80".parse().expect("an address");
-    let metadata: SocketAddr = "169.254.169.254:80".parse().expect("an address");
-    for addresses in [
-        vec![evil.address],
-        vec![public, evil.address],
-        vec![metadata],
-    ] {
-        let handler = handler(hasty("http://pay.example/".into()));
-        let seen = handle(&handler.with_resolver(Stub::of(&addresses))).await;
-        assert_eq!(
-            (seen.outcome.as_str(), code(&seen)),
-            ("refused", "private_address")
-        );
-        assert_eq!(seen.finding, Finding::NOTHING);
-        let message = &seen.outcome.failure().expect("one").message;
-        assert!(message.contains("allow_private"), "{message}");
-    }
-    assert_eq!(evil.connections(), 0);
-}
-
-#[tokio::test]
-async fn a_name_is_asked_once_and_what_was_checked_is_what_is_connected_to() {
-    let mut evil = Evil::start(vec![Behaviour::Answer(ok())]).await;
-    let mut endpoint = hasty("http://pay.example:1/".into());
-    endpoint.allow_private = true;
-    let stub = Stub::of(&[evil.address]);
-    let handler = handler(endpoint).with_resolver(Arc::clone(&stub) as Arc<dyn Resolve>);
-    assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
-    assert_eq!(stub.asked.load(Ordering::SeqCst), 1);
-    let (head, _) = head_of(&evil.heard().await);
-    assert!(
-        head.contains(&"host: pay.example:1".to_owned()),
-        "{head:#?}"
-    );
-}
-
-#[tokio::test]
-async fn a_name_that_does_not_resolve_in_time_is_dns() {
-    for found in [
-        None,
-        Some(Err(io::ErrorKind::NotFound.into())),
-        Some(Ok(Vec::new())),
-    ] {
-        let handler = handler(hasty("http://pay.example/".into()));
-        let seen = handle(&handler.with_resolver(Stub::with(found))).await;
-        assert_eq!((seen.outcome.as_str(), code(&seen)), ("unreachable", "dns"));
-        assert_eq!(seen.finding, Finding::UNREACHABLE);
-    }
-}
-
-#[tokio::test]
-async fn the_next_address_of_a_name_is_tried_before_a_byte_has_left() {
-    let evil = Evil::start(vec![Behaviour::Answer(ok())]).await;
-    let gone = Evil::start(vec![Behaviour::CloseAtOnce]).await.address;
-    let mut endpoint = hasty("http://pay.example/".into());
-    endpoint.allow_private = true;
-    let handler = handler(endpoint).with_resolver(Stub::of(&[gone, evil.address]));
-    assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
-    assert_eq!(evil.requests(), 1);
 }
 
 // ---- cancellation and health
@@ -551,8 +459,10 @@ async fn a_health_check_is_a_get_that_answers_2xx_in_time() {
         (Behaviour::HangAfter(Vec::new()), false),
         (Behaviour::ResetAfterRequest, false),
     ] {
+        let is_silent = matches!(behaviour, Behaviour::HangAfter(_));
+        let at: fn(String) -> Endpoint = if is_silent { hasty } else { Endpoint::at };
         let mut evil = Evil::start(vec![behaviour]).await;
-        let mut endpoint = hasty(evil.url("/send"));
+        let mut endpoint = at(evil.url("/send"));
         endpoint.health = Some("/health?deep=1".into());
         endpoint.headers = vec![("Authorization".into(), SecretValue::new("Bearer x"))];
         assert_eq!(handler(endpoint).check_health().await, Some(well));
@@ -578,7 +488,7 @@ async fn a_health_check_is_a_get_that_answers_2xx_in_time() {
 #[tokio::test]
 async fn credentials_do_not_go_to_a_health_check_elsewhere() {
     let mut elsewhere = Evil::start(vec![Behaviour::Answer(ok())]).await;
-    let mut endpoint = hasty("http://127.0.0.1:1/".into());
+    let mut endpoint = Endpoint::at("http://127.0.0.1:1/");
     endpoint.health = Some(elsewhere.url("/health"));
     endpoint.headers = vec![("Authorization".into(), SecretValue::new("Bearer x"))];
     assert_eq!(handler(endpoint).check_health().await, Some(true));

@@ -10,7 +10,8 @@ use waystation::http::{Endpoint, HttpHandler};
 use waystation_core::outcome::{Finding, Outcome};
 
 use crate::evil::{Behaviour, Evil, answer};
-use crate::http::{Stub, code, handle, handler, hasty};
+use crate::http::{code, handle, handler};
+use crate::http_names::Stub;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -54,8 +55,7 @@ fn to_pay_example(evil: &Evil, trusted: &Authority) -> HttpHandler {
     let endpoint = Endpoint {
         allow_private: true,
         tls: Some(trusts(trusted)),
-        connect_timeout: std::time::Duration::from_secs(2),
-        ..hasty("https://pay.example/".into())
+        ..Endpoint::at("https://pay.example/")
     };
     handler(endpoint).with_resolver(Stub::of(&[evil.address]))
 }
@@ -130,4 +130,17 @@ async fn a_tls_connection_that_died_while_it_waited_burns_no_attempt() {
     evil.closed().await;
     assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
     assert_eq!((evil.connections(), evil.requests()), (2, 2));
+}
+
+#[tokio::test]
+async fn the_systems_authorities_do_not_vouch_for_a_certificate_of_our_own_making() {
+    let tls = Some(serves("pay.example", &authority("ours")));
+    let evil = Evil::start_with(vec![ok()], tls).await;
+    let endpoint = Endpoint {
+        allow_private: true,
+        ..Endpoint::at("https://pay.example/")
+    };
+    let seen = handle(&handler(endpoint).with_resolver(Stub::of(&[evil.address]))).await;
+    assert_eq!((seen.outcome.as_str(), code(&seen)), ("unreachable", "tls"));
+    assert_eq!(evil.requests(), 0);
 }

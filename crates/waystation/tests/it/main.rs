@@ -11,6 +11,7 @@ mod handlers;
 mod healing;
 mod http;
 mod http_faults;
+mod http_names;
 mod http_request;
 mod http_tls;
 mod pulling;

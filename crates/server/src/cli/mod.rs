@@ -1,0 +1,156 @@
+//! The command line. Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.
+
+mod generate;
+mod handlers;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Overrides, System};
+use crate::{demo, flaky};
+
+/// Fault-tolerant message processing that heals itself.
+#[derive(Debug, Parser)]
+#[command(name = "waystation", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server: accepts, keeps, delivers, heals
+    Serve(Box<serve::Serve>),
+    /// Shows or checks the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Shows the main job: a destination dies and comes back, and nothing is lost
+    Demo(demo::Args),
+    /// Runs a real HTTP destination that behaves as told
+    Flaky(Box<flaky::Args>),
+    /// Prints a page of the reference
+    #[command(hide = true)]
+    Gen {
+        /// Which
+        page: generate::Page,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Reads and checks a configuration without starting anything
+    Check(Source),
+    /// Prints the commented default configuration
+    Default,
+    /// Prints the configuration in force, without its secrets
+    Show(Source),
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Args)]
+struct Source {
+    /// The configuration file; without one the defaults are in force
+    #[arg(long, value_name = "FILE", env = "WAYSTATION_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where files go that the configuration names relatively
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Handles kinds with an endpoint, such as 'email.*=http://127.0.0.1:9000/email'; may be repeated
+    #[arg(long = "handler", value_name = "KIND=URL")]
+    handlers: Vec<String>,
+    /// Where to listen, such as 127.0.0.1:3000
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+impl Source {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            file: self.config.clone(),
+            data: self.data.clone(),
+            handlers: self.handlers.clone(),
+            listen: self.listen.clone(),
+        }
+    }
+}
+
+/// Why a command ended before its work was done.
+#[derive(Debug)]
+enum Failure {
+    /// What was asked cannot be done as it is written: exit code 2.
+    Wrong(String),
+    /// It went wrong while it ran: exit code 1.
+    Failed(String),
+}
+
+/// Reads the command line and does what it says.
+pub(crate) async fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(serve) => serve::run(*serve).await,
+        Command::Config(command) => run_config(&command),
+        Command::Demo(args) => return foreign(demo::run(args).await),
+        Command::Flaky(args) => return foreign(flaky::run(*args).await),
+        Command::Gen { page } => generate::page(page).map(|text| {
+            paper::out(text.trim_end());
+            ExitCode::SUCCESS
+        }),
+    };
+    match done {
+        Ok(code) => code,
+        Err(Failure::Wrong(why)) => {
+            paper::complain(&why);
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(why)) => {
+            paper::complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn foreign(ended: anyhow::Result<ExitCode>) -> ExitCode {
+    ended.unwrap_or_else(|error| {
+        paper::complain(&format!("{error:#}"));
+        ExitCode::from(2)
+    })
+}
+
+fn run_config(command: &ConfigCommand) -> Result<ExitCode, Failure> {
+    let wrong = |error: config::ConfigError| Failure::Wrong(error.to_string());
+    match command {
+        ConfigCommand::Check(source) => {
+            let (_, settings) = config::load(&source.overrides(), &System).map_err(wrong)?;
+            let telemetry = crate::telemetry::Telemetry::new()
+                .map_err(|error| Failure::Failed(error.to_string()))?;
+            handlers::build(&settings, &std::sync::Arc::new(telemetry))?;
+            paper::out("the configuration is good");
+        }
+        ConfigCommand::Default => paper::out(config::DEFAULT_TOML.trim_end()),
+        ConfigCommand::Show(source) => {
+            let (config, _) = config::load(&source.overrides(), &System).map_err(wrong)?;
+            paper::out(config::show(&config).map_err(wrong)?.trim_end());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is printed.
+#[expect(clippy::disallowed_macros, reason = "the door for printing")]
+mod paper {
+    /// Prints a line on standard output; an end of a pipe that is gone does not matter.
+    pub(super) fn out(line: &str) {
+        use std::io::Write as _;
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            eprintln!("waystation: nobody reads the standard output");
+        }
+    }
+
+    /// Prints a complaint on standard error.
+    pub(super) fn complain(line: &str) {
+        eprintln!("waystation: {line}");
+    }
+}

@@ -1,0 +1,653 @@
+//! Reads what producers send into drafts: JSON, batches, opaque bodies with their fields in headers.
+
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use waystation_core::message::{Draft, Headers, Idempotency, Payload, Priority};
+use waystation_core::name::{Destination, Key, Kind, Queue};
+use waystation_core::policy::Policies;
+use waystation_core::time::Timestamp;
+
+use super::fields::{Object, escape};
+use super::problem::{Code, FieldError, Problem};
+use crate::config::{check_header, check_header_value};
+use crate::text::{parse_duration, parse_time};
+
+/// The fields of a message, as documented in [`super::schemas::NewMessage`].
+pub(crate) const FIELDS: &[&str] = &[
+    "kind",
+    "payload",
+    "queue",
+    "destination",
+    "key",
+    "priority",
+    "due_at",
+    "delay",
+    "expires_at",
+    "ttl",
+    "max_attempts",
+    "headers",
+];
+/// The fields of a message in a batch.
+pub(crate) const BATCH_FIELDS: &[&str] = &[
+    "kind",
+    "payload",
+    "queue",
+    "destination",
+    "key",
+    "priority",
+    "due_at",
+    "delay",
+    "expires_at",
+    "ttl",
+    "max_attempts",
+    "headers",
+    "idempotency_key",
+];
+/// The most headers of a message.
+pub(crate) const HEADERS_MAX: usize = 32;
+/// Payloads up to this size are copied out of the body, so that a small one does not keep a
+/// connection's whole read buffer alive.
+const COPIED_MAX: usize = 16 * 1024;
+
+/// The content type of what came as JSON.
+pub(crate) static JSON: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("application/json"));
+static NO_HEADERS: LazyLock<Headers> = LazyLock::new(|| Arc::from([]));
+static DEFAULT_QUEUE: LazyLock<Option<Queue>> = LazyLock::new(|| Queue::new("default").ok());
+
+/// A moment as a producer gave it: absolutely or from now.
+#[derive(Clone, Debug)]
+pub(crate) enum When<'a> {
+    /// At that time.
+    At(Timestamp, Cow<'a, str>),
+    /// So much later than its arrival.
+    In(Duration, Cow<'a, str>),
+}
+
+impl When<'_> {
+    fn resolve(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time, _) => *time,
+            Self::In(wait, _) => now + *wait,
+        }
+    }
+
+    fn digest(this: Option<&Self>, sha: &mut Sha256) {
+        match this {
+            None => frame(sha, b""),
+            Some(Self::At(_, text)) => {
+                frame(sha, b"at");
+                frame(sha, text.as_bytes());
+            }
+            Some(Self::In(_, text)) => {
+                frame(sha, b"in");
+                frame(sha, text.as_bytes());
+            }
+        }
+    }
+}
+
+/// A message as it was handed over, read but not resolved.
+#[derive(Debug)]
+pub(crate) struct Submission<'a> {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// In which queue; `default` where none.
+    pub(crate) queue: Option<Queue>,
+    /// Where to.
+    pub(crate) destination: Option<Destination>,
+    /// Its ordering key.
+    pub(crate) key: Option<Key>,
+    /// How urgent.
+    pub(crate) priority: Option<Priority>,
+    /// Not before.
+    pub(crate) due: Option<When<'a>>,
+    /// Not after.
+    pub(crate) expires: Option<When<'a>>,
+    /// Overrides the kind's.
+    pub(crate) max_attempts: Option<u32>,
+    /// For the handler.
+    pub(crate) headers: Headers,
+    /// The payload's type.
+    pub(crate) content_type: Arc<str>,
+    /// The payload.
+    pub(crate) payload: Bytes,
+    /// Makes a repeated submit harmless.
+    pub(crate) idempotency_key: Option<Arc<str>>,
+}
+
+impl Submission<'_> {
+    /// Resolves lane and times, and computes the digest where there is a key for it.
+    ///
+    /// # Errors
+    /// `invalid_field` if the message would expire before it is due.
+    pub(crate) fn into_draft(
+        self,
+        policies: &Policies,
+        now: Timestamp,
+        at: &str,
+    ) -> Result<Draft, Problem> {
+        let due_at = self.due.as_ref().map(|due| due.resolve(now));
+        let expires_at = self.expires.as_ref().map(|expires| expires.resolve(now));
+        if let (Some(due), Some(expires)) = (due_at, expires_at)
+            && expires <= due
+        {
+            return Err(Problem::field(
+                format!("{at}/expires_at"),
+                "is not after the time at which the message is due, so it could never run; move one of them",
+            ));
+        }
+        let idempotency = self.idempotency_key.as_ref().map(|key| Idempotency {
+            key: Arc::clone(key),
+            digest: self.digest(),
+        });
+        let queue = self
+            .queue
+            .or_else(|| DEFAULT_QUEUE.clone())
+            .ok_or_else(|| Problem::new(Code::Internal, "no default queue"))?;
+        Ok(Draft {
+            lane: policies.lane(queue, self.kind, self.destination),
+            key: self.key,
+            priority: self.priority.unwrap_or_default(),
+            due_at,
+            expires_at,
+            max_attempts: self.max_attempts,
+            headers: self.headers,
+            payload: Payload {
+                bytes: self.payload,
+                content_type: self.content_type,
+            },
+            idempotency,
+            cause: None,
+        })
+    }
+
+    /// What two submits must agree in to be the same message. Each part is framed by its length, so
+    /// that no two different messages run together into the same bytes.
+    fn digest(&self) -> [u8; 32] {
+        let mut sha = Sha256::new();
+        frame(&mut sha, self.kind.as_str().as_bytes());
+        frame(
+            &mut sha,
+            self.queue
+                .as_ref()
+                .map_or("default", Queue::as_str)
+                .as_bytes(),
+        );
+        frame(
+            &mut sha,
+            self.destination
+                .as_ref()
+                .map_or("", Destination::as_str)
+                .as_bytes(),
+        );
+        frame(
+            &mut sha,
+            self.key.as_ref().map_or("", Key::as_str).as_bytes(),
+        );
+        frame(&mut sha, &[self.priority.unwrap_or_default().get()]);
+        When::digest(self.due.as_ref(), &mut sha);
+        When::digest(self.expires.as_ref(), &mut sha);
+        frame(&mut sha, self.content_type.as_bytes());
+        frame(&mut sha, &self.payload);
+        sha.finalize().into()
+    }
+}
+
+fn frame(sha: &mut Sha256, part: &[u8]) {
+    sha.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+    sha.update(part);
+}
+
+/// Reads one message given as a JSON object.
+///
+/// # Errors
+/// Names every field that is wrong.
+pub(crate) fn from_json<'a>(
+    mut object: Object<'a>,
+    body: &Bytes,
+    payload_max: usize,
+    known: &[&str],
+) -> Result<Submission<'a>, Problem> {
+    let kind = object.parsed("kind", |text| Kind::new(text));
+    let kind = object.require("kind", kind);
+    let queue = object.parsed("queue", |text| Queue::new(text));
+    let destination = object.parsed("destination", |text| Destination::new(text));
+    let key = object.parsed("key", |text| Key::new(text));
+    let priority = object
+        .integer("priority", 0..=9)
+        .and_then(|level| Priority::new(u8::try_from(level).ok()?));
+    let due = when(&mut object, "due_at", "delay");
+    let expires = when(&mut object, "expires_at", "ttl");
+    let max_attempts = object
+        .integer("max_attempts", 1..=100)
+        .and_then(|it| u32::try_from(it).ok());
+    let headers = headers_of(&mut object);
+    let idempotency_key = if known.contains(&"idempotency_key") {
+        object.parsed("idempotency_key", check_idempotency_key)
+    } else {
+        None
+    };
+    let payload = payload_of(object.raw("payload"), body);
+    object.finish(known)?;
+    check_payload(payload.len(), payload_max)?;
+    let kind = kind.ok_or_else(|| Problem::field("/kind", "is required"))?;
+    Ok(Submission {
+        kind,
+        queue,
+        destination,
+        key,
+        priority,
+        due,
+        expires,
+        max_attempts,
+        headers: headers.unwrap_or_else(|| Arc::clone(&NO_HEADERS)),
+        content_type: Arc::clone(&JSON),
+        payload,
+        idempotency_key,
+    })
+}
+
+fn payload_of(raw: Option<&RawValue>, body: &Bytes) -> Bytes {
+    match raw {
+        None => Bytes::from_static(b"null"),
+        Some(raw) if raw.get().len() <= COPIED_MAX => Bytes::copy_from_slice(raw.get().as_bytes()),
+        Some(raw) => body.slice_ref(raw.get().as_bytes()),
+    }
+}
+
+/// Refuses a payload above the limit.
+pub(crate) fn check_payload(length: usize, limit: usize) -> Result<(), Problem> {
+    if length <= limit {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::PayloadTooLarge,
+        format!(
+            "the payload has {length} bytes, at most {limit} are allowed; send a reference to it instead"
+        ),
+    ))
+}
+
+fn when<'a>(object: &mut Object<'a>, at: &str, after: &str) -> Option<When<'a>> {
+    let time = object.text(at);
+    let wait = object.text(after);
+    if time.is_some() && wait.is_some() {
+        object.wrong(
+            after,
+            format!("is given beside {at}; give at most one of the two"),
+        );
+        return None;
+    }
+    let read = match (time, wait) {
+        (Some(text), _) => parse_time(&text)
+            .map(|time| When::At(time, text))
+            .map_err(|error| (at, error)),
+        (None, Some(text)) => parse_duration(&text)
+            .map(|wait| When::In(wait, text))
+            .map_err(|error| (after, error)),
+        (None, None) => return None,
+    };
+    match read {
+        Ok(when) => Some(when),
+        Err((name, error)) => {
+            object.wrong(name, error);
+            None
+        }
+    }
+}
+
+/// Reads a message's headers; names become lower case.
+pub(crate) fn headers_of(object: &mut Object<'_>) -> Option<Headers> {
+    let texts = object.texts("headers", HEADERS_MAX)?;
+    let mut headers: Vec<(Arc<str>, Arc<str>)> = Vec::with_capacity(texts.len());
+    for (name, value) in texts {
+        let lower = name.to_ascii_lowercase();
+        let twice = headers.iter().any(|(known, _)| **known == *lower);
+        let checked = check_header(&name).and_then(|()| check_header_value(&value));
+        match checked {
+            Err(error) => object.wrong(&format!("headers/{}", escape(&name)), error),
+            Ok(()) if twice => object.wrong(
+                &format!("headers/{}", escape(&name)),
+                "is given twice; give it once",
+            ),
+            Ok(()) => headers.push((Arc::from(lower), Arc::from(&*value))),
+        }
+    }
+    Some(Arc::from(headers))
+}
+
+/// Takes 1 to 255 visible ASCII characters.
+pub(crate) fn check_idempotency_key(text: &str) -> Result<Arc<str>, String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(Arc::from(text))
+    } else {
+        Err(format!(
+            "must be 1 to 255 visible ASCII characters without blanks; it has {} bytes",
+            text.len()
+        ))
+    }
+}
+
+/// Reads the header `Idempotency-Key`, if it is there.
+///
+/// # Errors
+/// `invalid_field` unless it keeps to its characters and length.
+pub(crate) fn idempotency_header(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    value
+        .to_str()
+        .map_err(|_| "must be 1 to 255 visible ASCII characters".to_owned())
+        .and_then(check_idempotency_key)
+        .map(Some)
+        .map_err(|error| Problem::field("Idempotency-Key", error))
+}
+
+/// Adds the request's own `traceparent` to a message that brings none.
+pub(crate) fn with_trace(headers: Headers, request: &HeaderMap) -> Headers {
+    let Some(trace) = request
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+    else {
+        return headers;
+    };
+    let full = headers.len() >= HEADERS_MAX || trace.len() > 128;
+    if full || headers.iter().any(|(name, _)| &**name == "traceparent") {
+        return headers;
+    }
+    headers
+        .iter()
+        .cloned()
+        .chain([(Arc::from("traceparent"), Arc::from(trace))])
+        .collect()
+}
+
+/// Reads one message whose fields stand in headers and whose body is the payload.
+///
+/// # Errors
+/// Names every header that is wrong.
+pub(crate) fn from_headers(
+    request: &HeaderMap,
+    body: Bytes,
+    payload_max: usize,
+) -> Result<Submission<'static>, Problem> {
+    let mut reader = HeaderReader {
+        request,
+        invalid: Vec::new(),
+    };
+    let kind = reader.parsed("Waystation-Kind", |text| Kind::new(text));
+    let queue = reader.parsed("Waystation-Queue", |text| Queue::new(text));
+    let destination = reader.parsed("Waystation-Destination", |text| Destination::new(text));
+    let key = reader.parsed("Waystation-Key", |text| Key::new(text));
+    let priority = reader.parsed("Waystation-Priority", |text| {
+        let level = text.parse::<u8>().ok().and_then(Priority::new);
+        level.ok_or("must be a whole number from 0 to 9")
+    });
+    let due = reader.when("Waystation-Due-At", "Waystation-Delay");
+    let expires = reader.when("Waystation-Expires-At", "Waystation-Ttl");
+    let max_attempts = reader.parsed("Waystation-Max-Attempts", |text| {
+        let number = text
+            .parse::<u32>()
+            .ok()
+            .filter(|number| (1..=100).contains(number));
+        number.ok_or("must be a whole number from 1 to 100")
+    });
+    let headers = reader.message_headers();
+    let unknown = reader.unknown();
+    if !reader.invalid.is_empty() || !unknown.is_empty() {
+        return Err(Problem::fields(reader.invalid, unknown));
+    }
+    check_payload(body.len(), payload_max)?;
+    let content_type = request
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("application/octet-stream");
+    let payload = if body.len() <= COPIED_MAX {
+        Bytes::copy_from_slice(&body)
+    } else {
+        body
+    };
+    Ok(Submission {
+        kind: kind.ok_or_else(|| Problem::field("Waystation-Kind", "is required"))?,
+        queue,
+        destination,
+        key,
+        priority,
+        due,
+        expires,
+        max_attempts,
+        headers,
+        content_type: if content_type == &**JSON {
+            Arc::clone(&JSON)
+        } else {
+            Arc::from(content_type)
+        },
+        payload,
+        idempotency_key: None,
+    })
+}
+
+/// The headers that stand for fields of a message.
+pub(crate) const FIELD_HEADERS: &[&str] = &[
+    "waystation-kind",
+    "waystation-queue",
+    "waystation-destination",
+    "waystation-key",
+    "waystation-priority",
+    "waystation-due-at",
+    "waystation-delay",
+    "waystation-expires-at",
+    "waystation-ttl",
+    "waystation-max-attempts",
+];
+/// What the name of a header for the handler begins with.
+const HEADER_PREFIX: &str = "waystation-header-";
+
+struct HeaderReader<'a> {
+    request: &'a HeaderMap,
+    invalid: Vec<FieldError>,
+}
+
+impl HeaderReader<'_> {
+    fn wrong(&mut self, name: &str, detail: impl Into<String>) {
+        self.invalid.push(FieldError {
+            pointer: name.to_owned(),
+            detail: detail.into(),
+        });
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        let value = self.request.get(name)?;
+        if let Ok(text) = value.to_str() {
+            return Some(text.to_owned());
+        }
+        if let Ok(text) = std::str::from_utf8(value.as_bytes()) {
+            return Some(text.to_owned());
+        }
+        self.wrong(name, "must be text in UTF-8");
+        None
+    }
+
+    fn parsed<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        match read(&text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.wrong(name, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn when(&mut self, at: &str, after: &str) -> Option<When<'static>> {
+        if self.request.contains_key(at) && self.request.contains_key(after) {
+            self.wrong(
+                after,
+                format!("is given beside {at}; give at most one of the two"),
+            );
+            return None;
+        }
+        let time = self.parsed(at, |text| {
+            parse_time(text).map(|time| When::At(time, Cow::Owned(text.to_owned())))
+        });
+        time.or_else(|| {
+            self.parsed(after, |text| {
+                parse_duration(text).map(|wait| When::In(wait, Cow::Owned(text.to_owned())))
+            })
+        })
+    }
+
+    fn message_headers(&mut self) -> Headers {
+        let request = self.request;
+        let mut headers: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+        for (name, value) in request {
+            let Some(name) = name.as_str().strip_prefix(HEADER_PREFIX) else {
+                continue;
+            };
+            let text = value
+                .to_str()
+                .map_err(|_| "must be visible ASCII".to_owned());
+            match text.and_then(|text| {
+                check_header(name)
+                    .and_then(|()| check_header_value(text))
+                    .map(|()| text)
+            }) {
+                Ok(text) => headers.push((Arc::from(name), Arc::from(text))),
+                Err(error) => self.wrong(&format!("{HEADER_PREFIX}{name}"), error),
+            }
+        }
+        if headers.len() > HEADERS_MAX {
+            self.wrong(
+                HEADER_PREFIX,
+                format!(
+                    "is given {} times, at most {HEADERS_MAX} are allowed",
+                    headers.len()
+                ),
+            );
+        }
+        Arc::from(headers)
+    }
+
+    fn unknown(&self) -> Vec<FieldError> {
+        self.request
+            .keys()
+            .map(|name| name.as_str())
+            .filter(|name| name.starts_with("waystation-") && !name.starts_with(HEADER_PREFIX))
+            .filter(|name| !FIELD_HEADERS.contains(name))
+            .map(|name| FieldError {
+                pointer: name.to_owned(),
+                detail: match crate::text::nearest(name, FIELD_HEADERS.iter().copied()) {
+                    Some(meant) => format!("is not known; did you mean `{meant}`?"),
+                    None => format!("is not known; known are {}", FIELD_HEADERS.join(", ")),
+                },
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Submission<'static>, Problem> {
+        let body = Bytes::from(body.to_owned().leak().as_bytes());
+        let object = Object::parse(Vec::leak(body.to_vec()))?;
+        // The payload must lie in the body that it is sliced from.
+        from_json(object, &Bytes::new(), 64, BATCH_FIELDS)
+    }
+
+    fn digest(body: &str) -> [u8; 32] {
+        read(body).expect(body).digest()
+    }
+
+    #[test]
+    fn the_digest_is_over_what_makes_a_message_the_same() {
+        let base = r#"{"kind":"k","payload":{"a":1}}"#;
+        for same in [
+            r#"{"payload":{"a":1},"kind":"k"}"#,
+            r#"{"kind":"k","payload":{"a":1},"queue":"default","priority":4}"#,
+            r#"{"kind":"k","payload":{"a":1},"headers":{"a":"b"},"max_attempts":3,"key":null}"#,
+        ] {
+            assert_eq!(digest(base), digest(same), "{same}");
+        }
+        for other in [
+            r#"{"kind":"k2","payload":{"a":1}}"#,
+            r#"{"kind":"k","payload":{"a": 1}}"#,
+            r#"{"kind":"k","payload":{"a":1},"queue":"q"}"#,
+            r#"{"kind":"k","payload":{"a":1},"destination":"d"}"#,
+            r#"{"kind":"k","payload":{"a":1},"key":"d"}"#,
+            r#"{"kind":"k","payload":{"a":1},"priority":5}"#,
+            r#"{"kind":"k","payload":{"a":1},"delay":"60s"}"#,
+            r#"{"kind":"k","payload":{"a":1},"delay":"1m"}"#,
+            r#"{"kind":"k","payload":{"a":1},"ttl":"60s"}"#,
+        ] {
+            assert_ne!(digest(base), digest(other), "{other}");
+        }
+        let delays = [
+            r#"{"kind":"k","delay":"60s"}"#,
+            r#"{"kind":"k","delay":"1m"}"#,
+        ];
+        assert_ne!(digest(delays[0]), digest(delays[1]), "times count as given");
+    }
+
+    #[test]
+    fn all_mistakes_of_a_message_are_told_at_once() {
+        let problem = read(r#"{"kind":"","queue":"a b","priority":10,"delay":"1x","ttl":5,"nonsense":1,"headers":{"a b":"c"}}"#)
+            .expect_err("bad");
+        let pointers: Vec<&str> = problem
+            .errors
+            .iter()
+            .map(|error| error.pointer.as_str())
+            .collect();
+        assert_eq!(
+            pointers,
+            [
+                "/kind",
+                "/queue",
+                "/priority",
+                "/delay",
+                "/ttl",
+                "/headers/a b",
+                "/nonsense"
+            ]
+        );
+        assert_eq!(problem.code, Code::InvalidField);
+    }
+
+    #[test]
+    fn a_message_that_expires_before_it_is_due_is_refused() {
+        let policies = Policies::default();
+        let late = read(r#"{"kind":"k","delay":"2s","ttl":"1s"}"#).expect("each is good");
+        assert!(
+            late.into_draft(&policies, Timestamp::from_secs(1), "")
+                .is_err()
+        );
+        let good = read(r#"{"kind":"k","delay":"1s","ttl":"2s"}"#).expect("good");
+        let draft = good
+            .into_draft(&policies, Timestamp::from_secs(1), "")
+            .expect("good");
+        assert_eq!(draft.due_at, Some(Timestamp::from_secs(2)));
+        assert_eq!(draft.lane.to_string(), "default:k:k");
+    }
+
+    #[test]
+    fn a_payload_above_the_limit_is_refused() {
+        let body = format!(r#"{{"kind":"k","payload":"{}"}}"#, "x".repeat(63));
+        assert_eq!(
+            read(&body).expect_err("65 bytes").code,
+            Code::PayloadTooLarge
+        );
+    }
+}
