@@ -119,6 +119,8 @@ macro_rules! store_conformance {
                 follow_up_of_a_retry_is_not_written
                 deaths_beyond_the_budget_are_parked
                 settling_says_whether_there_is_work
+                scheduled_follower_that_became_the_head_is_work
+                room_for_another_lane_is_work
             }
             gates {
                 closed_gate_lets_nothing_through
