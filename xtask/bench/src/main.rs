@@ -113,11 +113,11 @@ fn measure(runtime: &Runtime, what: &[&str]) -> Result<Report> {
 fn one(runtime: &Runtime, name: &str) -> Result<Report> {
     match name {
         "lifecycle" => runtime.block_on(measure::lifecycle::run()),
-        "accept" => runtime.block_on(measure::accept::run(&Program::build()?)),
+        "accept" => runtime.block_on(measure::accept::run(&Program::find()?)),
         "claims" => runtime.block_on(measure::claims::run()),
         "pickup" => runtime.block_on(measure::pickup::run()),
-        "idle" => runtime.block_on(measure::backlog::idle(&Program::build()?)),
-        "memory" | "restart" => runtime.block_on(measure::backlog::run(&Program::build()?)),
+        "idle" => runtime.block_on(measure::backlog::idle(&Program::find()?)),
+        "memory" | "restart" => runtime.block_on(measure::backlog::run(&Program::find()?)),
         other => bail!("nothing is called `{other}`; `cargo xtask bench help` lists what there is"),
     }
 }

@@ -1,4 +1,4 @@
-//! The real server as a child: built by cargo, started on a folder of its own, killed when dropped.
+//! The real server as a child: started on a folder of its own, killed when dropped.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -23,30 +23,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// Builds `waystation` as a user would.
+    /// Finds the server that `cargo xtask bench` built beside this program, in the same go: so all
+    /// dependencies are built once, with the same features.
     ///
     /// # Errors
-    /// It does not build.
-    pub fn build() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command
-            .args([
-                "build",
-                "--release",
-                "--quiet",
-                "--package",
-                "waystation-server",
-            ])
-            .current_dir(&root)
-            .stdin(Stdio::null());
-        let status = command.status().context("cannot start cargo")?;
-        ensure!(status.success(), "the server does not build");
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| root.join("target"), |target| root.join(target));
-        let path = target.join("release/waystation");
-        ensure!(path.exists(), "there is no {}", path.display());
+    /// It is not there.
+    pub fn find() -> Result<Self> {
+        let here = std::env::current_exe().context("cannot find this program")?;
+        let path = here.with_file_name("waystation");
+        ensure!(
+            path.exists(),
+            "there is no {}; `cargo xtask bench` builds it",
+            path.display()
+        );
         Ok(Self { path })
     }
 
