@@ -196,7 +196,14 @@ impl Problem {
         let errors = [invalid, unknown].concat();
         let detail = match errors.as_slice() {
             [one] => format!("{} {}", one.pointer, one.detail),
-            many => format!("{} fields are wrong; nothing was written", many.len()),
+            [first, rest @ ..] => {
+                let more = rest.len();
+                format!(
+                    "{} {}; {more} more in `errors`",
+                    first.pointer, first.detail
+                )
+            }
+            [] => String::new(),
         };
         Self {
             errors,
