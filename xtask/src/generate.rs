@@ -10,7 +10,13 @@ use crate::shell;
 pub(crate) type Generated = (&'static str, &'static [&'static str]);
 
 /// Every generated file.
-pub(crate) const GENERATED: &[Generated] = &[];
+pub(crate) const GENERATED: &[Generated] = &[
+    ("docs/reference/openapi.json", &["gen", "openapi"]),
+    ("docs/reference/configuration.md", &["gen", "config"]),
+    ("docs/reference/errors.md", &["gen", "errors"]),
+    ("docs/reference/events.md", &["gen", "events"]),
+    ("docs/reference/metrics.md", &["gen", "metrics"]),
+];
 
 /// Writes every generated file.
 ///

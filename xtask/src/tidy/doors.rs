@@ -123,6 +123,7 @@ const DOORS: &[Door] = &[
         places: &[
             "crates/server/src/demo/",
             "crates/server/src/flaky/",
+            "crates/server/src/telemetry/logs.rs",
             "crates/server/src/main.rs",
             "crates/server/src/cli/",
             "crates/server/src/cli.rs",

@@ -1,6 +1,5 @@
 //! Where the demo runs: a folder of its own, a server and a destination as processes of their own.
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -16,6 +15,8 @@ use tokio::time::{Instant, sleep};
 use super::api::Api;
 use super::screen::{Paper, WIDTH_MAX};
 use super::{DESTINATIONS, Destination};
+use crate::config::{Surroundings as _, System};
+use crate::supervise;
 
 /// How long the server may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(15);
@@ -34,30 +35,26 @@ pub(crate) struct Surroundings {
     /// What to draw on; nothing where the output is no terminal.
     pub(crate) paper: Option<Paper>,
     /// Settings of another server, which the demo's must not inherit.
-    foreign: Vec<OsString>,
+    foreign: Vec<String>,
 }
 
-/// Reads the environment: the one place in this module that does.
+/// Looks at the environment, through the configuration's door.
 ///
 /// # Errors
 /// Fails where the system does not tell which program this is.
 pub(crate) fn surroundings() -> io::Result<Surroundings> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let variable = |name: &str| System.variable(name).filter(|value| !value.is_empty());
     let width = variable("COLUMNS").and_then(|columns| columns.parse().ok());
     let dumb = variable("TERM").is_none_or(|terminal| terminal == "dumb");
     let paper = Paper {
         width: width.unwrap_or(WIDTH_MAX).clamp(20, WIDTH_MAX),
         colour: variable("NO_COLOR").is_none(),
     };
-    let ours = |name: &OsString| name.to_string_lossy().starts_with("WAYSTATION_");
     Ok(Surroundings {
         program: std::env::current_exe()?,
         temporary: std::env::temp_dir(),
         paper: (io::stdout().is_terminal() && !dumb).then_some(paper),
-        foreign: std::env::vars_os()
-            .map(|(name, _)| name)
-            .filter(ours)
-            .collect(),
+        foreign: System.variables("WAYSTATION_").into_keys().collect(),
     })
 }
 
@@ -216,7 +213,7 @@ impl Place {
             let mut line = String::new();
             BufReader::new(out).read_line(&mut line).map(|_| line)
         };
-        let line = tokio::task::spawn_blocking(read).await??;
+        let line = supervise::read(read).await??;
         if line.is_empty() {
             let tail = tail(&self.folder, "destination.log");
             bail!("the destination ended at once:\n{tail}");

@@ -250,7 +250,10 @@ async fn start(flaw: Flaw) -> String {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await;
     let socket = socket.expect("loopback has a free port");
     let address = socket.local_addr().expect("it is bound");
-    drop(tokio::spawn(async move { axum::serve(socket, app).await }));
+    drop(crate::supervise::start(async move {
+        // The fake ends with its test.
+        drop(axum::serve(socket, app).await);
+    }));
     format!("http://{address}")
 }
 
