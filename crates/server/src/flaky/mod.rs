@@ -268,9 +268,9 @@ fn opening_line(asked: &[Listen], listeners: &[Listener], control: SocketAddr) -
     line
 }
 
-/// Starts a task that runs beside the others until the process ends: the one place that does.
+/// Starts a task that runs beside the others until the process ends.
 fn start(task: impl Future<Output = ()> + Send + 'static) {
-    drop(tokio::spawn(task));
+    drop(crate::supervise::start(task));
 }
 
 /// Prints a line for programs. A reader that has gone is no reason to stop.
