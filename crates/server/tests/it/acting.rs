@@ -40,7 +40,11 @@ fn a_pull_worker_leases_keeps_and_settles() {
         server.settle(&delivery, "heartbeat", "").code(),
         "lease_lost"
     );
+}
 
+#[test]
+fn a_workers_failure_is_kept_shown_and_explained() {
+    let server = Server::start("[kinds.\"*\"]\nbackoff = { fixed = \"1h\", immediate = 0 }\n");
     server.submit(r#"{"kind":"a"}"#);
     let failing = server.lease();
     let failed = server.settle(
