@@ -96,7 +96,7 @@ impl Default for Scenario {
             nodes_max: 5,
             messages: (40, 60),
             trouble_for: Duration::from_secs(120),
-            patience: Duration::from_secs(4 * 3600),
+            patience: Duration::from_secs(3600),
             faults: Faults::ALL,
         }
     }

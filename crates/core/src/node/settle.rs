@@ -393,15 +393,7 @@ impl Node {
         let asker = ended.asker;
         match settled {
             Settled::Applied { state } => {
-                if let Some((due_at, standing)) = ended.decided.waits {
-                    match standing {
-                        Standing::Grace => self.sweep.grace_at(due_at),
-                        Standing::Ready | Standing::Struck | Standing::Blocked => {
-                            self.claims.soon(due_at);
-                            self.pulls_soon(due_at);
-                        }
-                    }
-                }
+                self.wait_for(&ended.decided);
                 self.forget_pulled(lease);
                 if ended.outcome != Outcome::GraceOver {
                     out.push(Command::Emit(attempt_ended(ended, state)));
@@ -409,6 +401,9 @@ impl Node {
                 self.settle_report(asker, Some(state), out);
             }
             Settled::Stale => {
+                // It may be the repetition of one whose answer was lost: then the message waits as
+                // it was decided, and nobody but this node knows when it is due.
+                self.wait_for(&ended.decided);
                 self.forget_pulled(lease);
                 out.push(Command::Emit(Event::StaleSettlement { lease }));
                 self.settle_report(asker, None, out);
@@ -418,6 +413,20 @@ impl Node {
                     self.see_gate(view);
                 }
                 self.unsettled.push(ended);
+            }
+        }
+    }
+
+    /// Notes when a message that waits is to be looked for.
+    fn wait_for(&mut self, decided: &Decided) {
+        let Some((due_at, standing)) = decided.waits else {
+            return;
+        };
+        match standing {
+            Standing::Grace => self.sweep.grace_at(due_at),
+            Standing::Ready | Standing::Struck | Standing::Blocked => {
+                self.claims.soon(due_at);
+                self.pulls_soon(due_at);
             }
         }
     }

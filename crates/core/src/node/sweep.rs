@@ -150,6 +150,9 @@ impl Node {
                 count: healed.pruned,
             }));
         }
+        for failure in healed.mass_failures {
+            out.push(Command::Emit(Event::MassFailure(failure)));
+        }
         for (gate, count) in healed.refunded {
             out.push(Command::Emit(Event::Refunded { gate, count }));
         }

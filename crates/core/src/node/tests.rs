@@ -379,6 +379,24 @@ fn trouble_with_the_store_is_asked_again_later_and_told_once() {
 }
 
 #[test]
+fn a_message_whose_settlement_was_answered_late_is_still_looked_for_when_it_is_due() {
+    let mut desk = Desk::new(1);
+    let one = delivery(1);
+    desk.give(vec![one.clone()]);
+    desk.finish(one.lease(), refused_connection());
+    let (ticket, _) = desk.asked_settle().expect("it asked to settle");
+    desk.tell([Input::Settled {
+        ticket,
+        answer: Err(Trouble::Indeterminate),
+    }]);
+    desk.now = desk.now + Duration::from_secs(1);
+    desk.tell([Input::Wake]);
+    // It had been recorded after all: the repetition changes nothing.
+    desk.settle(Settled::Stale);
+    assert!(desk.asked_claim().is_some(), "its first retry is immediate");
+}
+
+#[test]
 fn a_corrupt_store_stops_the_node() {
     let mut desk = Desk::new(1);
     let (ticket, _) = desk.asked_claim().expect("it asks");

@@ -268,7 +268,7 @@ fn opening_line(asked: &[Listen], listeners: &[Listener], control: SocketAddr) -
     line
 }
 
-/// Starts a task that runs beside the others until the process ends.
+/// Starts a task that runs beside the others until the process ends: through the server's door.
 fn start(task: impl Future<Output = ()> + Send + 'static) {
     drop(crate::supervise::start(task));
 }
