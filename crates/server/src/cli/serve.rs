@@ -84,20 +84,7 @@ pub(super) async fn run(serve: Serve) -> Result<ExitCode, Failure> {
         .map_err(failed("cannot tell the address"))?;
     let store = open(&settings).await?;
     let lacks = store.lacks();
-    let station = {
-        let mut builder = Station::on(store)
-            .policies(settings.policies.clone())
-            .slots(settings.slots)
-            .worker(&worker_name())
-            .world(Arc::clone(&world));
-        for (kinds, handler) in handlers {
-            builder = builder.handler(kinds, handler);
-        }
-        builder
-            .start()
-            .await
-            .map_err(|error| Failure::Failed(format!("cannot start: {error}")))?
-    };
+    let station = start(&settings, store, &world, handlers).await?;
     let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
     let server = listen(
         &settings,
@@ -132,6 +119,24 @@ pub(super) async fn run(serve: Serve) -> Result<ExitCode, Failure> {
     } else {
         Ok(ExitCode::SUCCESS)
     }
+}
+
+async fn start(
+    settings: &Settings,
+    store: Arc<dyn Store>,
+    world: &Arc<dyn World>,
+    handlers: Vec<handlers::Handles>,
+) -> Result<Station, Failure> {
+    let mut builder = Station::on(store)
+        .policies(settings.policies.clone())
+        .slots(settings.slots)
+        .worker(&worker_name())
+        .world(Arc::clone(world));
+    for (kinds, handler) in handlers {
+        builder = builder.handler(kinds, handler);
+    }
+    let started = builder.start().await;
+    started.map_err(|error| Failure::Failed(format!("cannot start: {error}")))
 }
 
 fn listen(

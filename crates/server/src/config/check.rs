@@ -295,33 +295,7 @@ fn check_kind(name: &str, kind: &Kind, config: &Config, problems: &mut Vec<Probl
             named(problems, &at(key), text);
         }
     }
-    if let Some(path) = &kind.path {
-        let destination = kind.destination.as_deref().unwrap_or(name);
-        if config
-            .destinations
-            .get(destination)
-            .is_none_or(|it| it.url.is_none())
-        {
-            problems.push(Problem::new(
-                &at("path"),
-                format!("needs destinations.{destination}.url"),
-            ));
-        }
-        if let Err(error) = check_path(path) {
-            problems.push(Problem::new(&at("path"), error));
-        }
-    }
-    for status in kind.outcomes.keys() {
-        if !status
-            .parse::<u16>()
-            .is_ok_and(|status| (200..600).contains(&status))
-        {
-            problems.push(Problem::new(
-                &["kinds", name, "outcomes", status],
-                "is no status of an answer; allowed are 200 to 599",
-            ));
-        }
-    }
+    check_calls(name, kind, config, problems);
     lasts(
         problems,
         &at("attempt_timeout"),
@@ -350,6 +324,37 @@ fn check_kind(name: &str, kind: &Kind, config: &Config, problems: &mut Vec<Probl
     }
 }
 
+fn check_calls(name: &str, kind: &Kind, config: &Config, problems: &mut Vec<Problem>) {
+    let at = |key| ["kinds", name, key];
+    if let Some(path) = &kind.path {
+        let destination = kind.destination.as_deref().unwrap_or(name);
+        if config
+            .destinations
+            .get(destination)
+            .is_none_or(|it| it.url.is_none())
+        {
+            problems.push(Problem::new(
+                &at("path"),
+                format!("needs destinations.{destination}.url"),
+            ));
+        }
+        if let Err(error) = check_path(path) {
+            problems.push(Problem::new(&at("path"), error));
+        }
+    }
+    for status in kind.outcomes.keys() {
+        if !status
+            .parse::<u16>()
+            .is_ok_and(|status| (200..600).contains(&status))
+        {
+            problems.push(Problem::new(
+                &["kinds", name, "outcomes", status],
+                "is no status of an answer; allowed are 200 to 599",
+            ));
+        }
+    }
+}
+
 fn check_backoff(name: &str, backoff: &Backoff, problems: &mut Vec<Problem>) {
     let at = |key| ["kinds", name, "backoff", key];
     let curves = [
@@ -371,18 +376,24 @@ fn check_backoff(name: &str, backoff: &Backoff, problems: &mut Vec<Problem>) {
             "is for exponential alone; add exponential = \"1s\" or leave it out",
         ));
     }
+    if backoff.max.is_some() && backoff.linear.is_none() && backoff.exponential.is_none() {
+        problems.push(Problem::new(
+            &at("max"),
+            "is for linear and exponential alone; leave it out",
+        ));
+    }
+    check_numbers(name, backoff, problems);
+    within(problems, &at("immediate"), backoff.immediate, 0, 100);
+}
+
+fn check_numbers(name: &str, backoff: &Backoff, problems: &mut Vec<Problem>) {
+    let at = |key| ["kinds", name, "backoff", key];
     if let Some(factor) = backoff.factor
         && !(1.0..=100.0).contains(&factor)
     {
         problems.push(Problem::new(
             &at("factor"),
             format!("is {factor}; allowed are 1 to 100"),
-        ));
-    }
-    if backoff.max.is_some() && backoff.linear.is_none() && backoff.exponential.is_none() {
-        problems.push(Problem::new(
-            &at("max"),
-            "is for linear and exponential alone; leave it out",
         ));
     }
     if let Some(random) = &backoff.random {
@@ -402,7 +413,6 @@ fn check_backoff(name: &str, backoff: &Backoff, problems: &mut Vec<Problem>) {
             format!("has {} entries; allowed are 1 to 100", schedule.len()),
         ));
     }
-    within(problems, &at("immediate"), backoff.immediate, 0, 100);
 }
 
 fn named(problems: &mut Vec<Problem>, path: &[&str], name: &str) {

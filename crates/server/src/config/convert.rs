@@ -81,6 +81,7 @@ pub(super) fn add_handler(config: &mut Config, text: &str) -> Result<(), String>
     })?;
     let uri = check_url(url).map_err(|error| format!("{url:?} {error}"))?;
     let authority = uri.authority().map_or("", |it| it.as_str());
+    let authority_host = uri.host().unwrap_or("");
     let origin = format!("{}://{authority}", uri.scheme_str().unwrap_or("http"));
     let name: String = authority
         .chars()
@@ -92,7 +93,10 @@ pub(super) fn add_handler(config: &mut Config, text: &str) -> Result<(), String>
             }
         })
         .collect();
-    config.destinations.entry(name.clone()).or_default().url = Some(origin);
+    let destination = config.destinations.entry(name.clone()).or_default();
+    destination.url = Some(origin);
+    // Whoever types this name means the own machine; there is no other place to allow it here.
+    destination.allow_private |= authority_host == "localhost";
     let entry = config.kinds.entry(kind.to_owned()).or_default();
     entry.destination = Some(name);
     entry.path = Some(uri.path().to_owned());

@@ -477,6 +477,20 @@ fn the_short_form_of_a_handler_names_its_destination_after_the_host() {
             .iter()
             .all(|(_, policy)| policy.remote)
     );
+    let own = Overrides {
+        handlers: vec![
+            "a=http://localhost:9000/a".to_owned(),
+            "b=http://db.internal/b".to_owned(),
+        ],
+        ..Overrides::default()
+    };
+    let (_, settings) = load(&own, &Given::default()).expect("it is good");
+    let allowed: Vec<bool> = settings
+        .routes
+        .iter()
+        .map(|it| it.endpoint.allow_private)
+        .collect();
+    assert_eq!(allowed, [true, false]);
     for bad in ["email", "email=nonsense", "a b=http://x"] {
         let overrides = Overrides {
             handlers: vec![bad.to_owned()],

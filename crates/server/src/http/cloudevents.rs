@@ -127,37 +127,17 @@ fn event<'a>(
             .find(|(known, _)| known == name)
             .map(|(_, value)| &**value)
     };
-    if get("specversion") != Some("1.0") {
-        wrong("specversion", "must be \"1.0\"".to_owned());
-    }
-    for name in ["id", "source", "type"] {
-        if get(name).is_none_or(str::is_empty) {
-            wrong(name, "is required".to_owned());
-        }
-    }
-    let kind = get("type")
-        .filter(|it| !it.is_empty())
-        .map(Kind::new)
-        .transpose();
-    let kind = kind.unwrap_or_else(|error| {
-        wrong("type", format!("{error}: it is the message's kind"));
-        None
-    });
-    let mut read = |name: &str, error: String| wrong(name, error);
-    let queue = optional(get("waystationqueue"), |text| Queue::new(text)).unwrap_or_else(|error| {
-        read("waystationqueue", error);
-        None
-    });
-    let destination = optional(get("waystationdestination"), |text| Destination::new(text))
-        .unwrap_or_else(|error| {
-            read("waystationdestination", error);
-            None
-        });
-    let key = optional(get("partitionkey"), |text| Key::new(text)).unwrap_or_else(|error| {
-        read("partitionkey", error);
-        None
-    });
-    let headers = headers_of(&attributes, &mut read);
+    check_required(&get, &mut wrong);
+    let kind = optional(&get, "type", |text| Kind::new(text), &mut wrong);
+    let queue = optional(&get, "waystationqueue", |text| Queue::new(text), &mut wrong);
+    let destination = optional(
+        &get,
+        "waystationdestination",
+        |text| Destination::new(text),
+        &mut wrong,
+    );
+    let key = optional(&get, "partitionkey", |text| Key::new(text), &mut wrong);
+    let headers = headers_of(&attributes, &mut wrong);
     if !invalid.is_empty() {
         return Err(Problem::fields(invalid, Vec::new()));
     }
@@ -182,13 +162,40 @@ fn event<'a>(
     })
 }
 
-fn optional<T, E: std::fmt::Display>(
-    text: Option<&str>,
+fn check_required<'a>(get: &impl Fn(&str) -> Option<&'a str>, wrong: &mut dyn FnMut(&str, String)) {
+    if get("specversion") != Some("1.0") {
+        wrong("specversion", "must be \"1.0\"".to_owned());
+    }
+    for name in ["id", "source", "type"] {
+        if get(name).is_none_or(str::is_empty) {
+            wrong(name, "is required".to_owned());
+        }
+    }
+}
+
+/// Reads an attribute that becomes a field of the message, if it is there.
+fn optional<'a, T, E: std::fmt::Display>(
+    get: &impl Fn(&str) -> Option<&'a str>,
+    name: &str,
     read: impl Fn(&str) -> Result<T, E>,
-) -> Result<Option<T>, String> {
-    text.map(read)
-        .transpose()
-        .map_err(|error| error.to_string())
+    wrong: &mut dyn FnMut(&str, String),
+) -> Option<T> {
+    let text = get(name)?;
+    // An empty type is told as missing already.
+    if name == "type" && text.is_empty() {
+        return None;
+    }
+    match read(text) {
+        Ok(value) => Some(value),
+        Err(error) if name == "type" => {
+            wrong(name, format!("{error}: it is the message's kind"));
+            None
+        }
+        Err(error) => {
+            wrong(name, error.to_string());
+            None
+        }
+    }
 }
 
 /// All attributes but those that became fields of the message, as the handler gets them.

@@ -195,11 +195,10 @@ impl<'a> Object<'a> {
 
     /// Writes down that a field is missing, where it is and nothing else was found wrong with it.
     pub(crate) fn require<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
+        let own = format!("{}/{name}", self.at);
         let told = |error: &FieldError| {
-            error
-                .pointer
-                .strip_prefix(self.at.as_str())
-                .is_some_and(|it| it == format!("/{name}"))
+            let below = error.pointer.strip_prefix(&own);
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
         };
         if value.is_none() && !self.invalid.iter().any(told) {
             self.wrong(name, "is required");

@@ -200,14 +200,15 @@ fn names<T, E: std::fmt::Display>(
     read: impl Fn(&str) -> Result<T, E>,
 ) -> Option<Vec<T>> {
     let list = object.list(name, NAMES_MAX)?;
-    let mut names = Vec::with_capacity(list.len());
+    let given = list.len();
+    let mut names = Vec::with_capacity(given);
     for (index, raw) in list.into_iter().enumerate() {
         match text_of(raw).and_then(|text| read(&text).map_err(|error| error.to_string())) {
             Ok(one) => names.push(one),
             Err(error) => object.wrong(&format!("{name}/{index}"), error),
         }
     }
-    Some(names)
+    (names.len() == given).then_some(names)
 }
 
 fn lost() -> Problem {

@@ -113,6 +113,7 @@ async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_
 }
 
 fn refused(why: Refusal, at: &str) -> Problem {
+    let whose = if at.is_empty() { "the message" } else { at };
     match why {
         Refusal::IdempotencyMismatch => {
             let mut problem = Problem::field(
@@ -125,7 +126,7 @@ fn refused(why: Refusal, at: &str) -> Problem {
         Refusal::TooManyLanes => Problem::new(
             Code::TooManyLanes,
             format!(
-                "{at} would open lane {}; reuse a combination of queue, destination and kind",
+                "{whose} would open lane {}; reuse a combination of queue, destination and kind",
                 waystation_core::exchange::LANES_MAX + 1
             ),
         ),
@@ -533,4 +534,26 @@ fn read_edit(bytes: &Bytes, payload_max: usize) -> Result<Edit, Problem> {
         payload_max,
     )?;
     Ok(edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_refuses_names_its_item() {
+        let clash = refused(Refusal::IdempotencyMismatch, "/messages/3");
+        assert_eq!(clash.code, Code::IdempotencyMismatch);
+        assert_eq!(clash.errors[0].pointer, "/messages/3/idempotency_key");
+        let lanes = refused(Refusal::TooManyLanes, "/messages/3");
+        assert_eq!(
+            (lanes.code, lanes.code.status().as_u16()),
+            (Code::TooManyLanes, 422)
+        );
+        assert!(
+            lanes.detail.contains("/messages/3 would open lane 10001"),
+            "{}",
+            lanes.detail
+        );
+    }
 }

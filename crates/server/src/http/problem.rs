@@ -196,7 +196,14 @@ impl Problem {
         let errors = [invalid, unknown].concat();
         let detail = match errors.as_slice() {
             [one] => format!("{} {}", one.pointer, one.detail),
-            many => format!("{} fields are wrong; nothing was written", many.len()),
+            [first, rest @ ..] => {
+                let more = rest.len();
+                format!(
+                    "{} {}; {more} more in `errors`",
+                    first.pointer, first.detail
+                )
+            }
+            [] => String::new(),
         };
         Self {
             errors,
@@ -335,5 +342,64 @@ mod tests {
                 "{code:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_engine_and_the_store_refuse_has_its_code_and_its_wait() {
+        let said = || std::sync::Arc::<str>::from("why");
+        let wait = Duration::from_millis(2_500);
+        for (error, code, retry_after) in [
+            (StationError::ShuttingDown, "shutting_down", Some("5")),
+            (
+                StationError::Overloaded { retry_after: wait },
+                "overloaded",
+                Some("3"),
+            ),
+            (
+                StationError::TooMany { asked: 2, limit: 1 },
+                "payload_too_large",
+                None,
+            ),
+            (
+                StationError::Store(StoreError::Conflict(said())),
+                "store_unavailable",
+                Some("1"),
+            ),
+            (
+                StationError::Store(StoreError::Unavailable(said())),
+                "store_unavailable",
+                Some("1"),
+            ),
+            (
+                StationError::Store(StoreError::Indeterminate(said())),
+                "store_unavailable",
+                Some("1"),
+            ),
+            (
+                StationError::Store(StoreError::Full(said())),
+                "disk_full",
+                Some("5"),
+            ),
+            (
+                StationError::Store(StoreError::Corrupt(said())),
+                "internal",
+                None,
+            ),
+        ] {
+            let problem = Problem::from(error.clone());
+            assert_eq!(problem.code.as_str(), code, "{error:?}");
+            let response = problem.respond("r".to_owned());
+            let told = response
+                .headers()
+                .get(RETRY_AFTER)
+                .map(|it| it.to_str().expect("a number"));
+            assert_eq!(told, retry_after, "{error:?}");
+        }
+        let unsure = Problem::from(StoreError::Indeterminate(said()));
+        assert!(
+            unsure.detail.contains("may or may not"),
+            "{}",
+            unsure.detail
+        );
     }
 }

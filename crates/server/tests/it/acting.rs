@@ -1,8 +1,10 @@
 //! Pull workers and people: lease, settle, retry, cancel, park, mend, hold, pause.
 
+use std::io::Write;
+
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use crate::server::{Server, request};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -40,7 +42,11 @@ fn a_pull_worker_leases_keeps_and_settles() {
         server.settle(&delivery, "heartbeat", "").code(),
         "lease_lost"
     );
+}
 
+#[test]
+fn a_workers_failure_is_kept_shown_and_explained() {
+    let server = Server::start("[kinds.\"*\"]\nbackoff = { fixed = \"1h\", immediate = 0 }\n");
     server.submit(r#"{"kind":"a"}"#);
     let failing = server.lease();
     let failed = server.settle(
@@ -358,4 +364,20 @@ fn parked_messages_of_a_lane_are_released_or_cancelled_together() {
         "not_found"
     );
     assert_eq!(server.get("/v1/lanes/nonsense").code(), "not_found");
+}
+
+#[test]
+fn a_caller_that_has_gone_keeps_nothing() {
+    let server = Server::start("");
+    let wish = r#"{"kinds":["a"],"wait":"30s","lease":"1h","worker":"gone"}"#;
+    let mut poll = server.connect();
+    poll.write_all(&request("POST", "/v1/leases", &[JSON], wish.as_bytes()))
+        .expect("it takes the request");
+    drop(poll);
+    let id = server.submit(r#"{"kind":"a"}"#);
+    // Far sooner than the gone caller's lease would end.
+    let delivery = server.lease();
+    assert_eq!(delivery["message"]["id"], id.as_str());
+    assert_eq!(delivery["message"]["counted"], 0);
+    assert_eq!(server.settle(&delivery, "complete", "").status, 200);
 }

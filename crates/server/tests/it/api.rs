@@ -7,7 +7,7 @@ use crate::server::Server;
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[test]
-fn a_message_is_accepted_shown_and_listed() {
+fn a_message_is_accepted_and_shown() {
     let server = Server::start("");
     let reply = server.post(
         "/v1/messages",
@@ -52,11 +52,16 @@ fn a_message_is_accepted_shown_and_listed() {
         .get(&format!("/v1/messages/{id}?payload=false"))
         .json();
     assert!(without.get("payload").is_none());
+}
 
+#[test]
+fn a_message_is_listed_and_counted_in_its_queue_and_lane() {
+    let server = Server::start("");
+    let id = server.submit(r#"{"kind":"email.send","queue":"mail","key":"c1","delay":"1h"}"#);
     let list = server
         .get("/v1/messages?queue=mail&state=waiting&key=c1")
         .json();
-    assert_eq!(list["items"][0]["id"], id);
+    assert_eq!(list["items"][0]["id"], id.as_str());
     assert_eq!(list["next_cursor"], Value::Null);
     assert_eq!(
         server.get("/v1/messages?queue=other").json()["items"],

@@ -188,3 +188,46 @@ fn it_listens_beyond_loopback_only_with_a_token_or_on_its_word() {
         assert!(good.success(), "{name}");
     }
 }
+
+#[test]
+fn a_client_that_takes_no_answers_is_cut_off() {
+    let server = Server::start("[server]\nbody_timeout = \"200ms\"\n");
+    let text = "x".repeat(1_000_000);
+    let id = server.submit(&format!(
+        r#"{{"kind":"a","delay":"1h","payload":"{text}"}}"#
+    ));
+    let ask = request(
+        "GET",
+        &format!("/v1/messages/{id}"),
+        &[("connection", "keep-alive")],
+        b"",
+    );
+    let mut stream = server.connect();
+    let patience = Some(Duration::from_secs(20));
+    stream.set_write_timeout(patience).expect("a time-out");
+    // Asks on and on and reads nothing: once all buffers are full, only the server can end this.
+    let error = loop {
+        if let Err(error) = stream.write_all(&ask) {
+            break error;
+        }
+    };
+    let gone = [
+        std::io::ErrorKind::ConnectionReset,
+        std::io::ErrorKind::BrokenPipe,
+    ];
+    assert!(gone.contains(&error.kind()), "{error}");
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn beyond_the_limit_connections_wait_their_turn() {
+    let server = Server::start("[server]\nconnections_max = 1\nheader_timeout = \"300ms\"\n");
+    let mut idle = server.connect();
+    idle.write_all(b"GET /hea").expect("it takes that");
+    let begun = Instant::now();
+    assert_eq!(server.get("/healthz").status, 200);
+    assert!(
+        begun.elapsed() >= Duration::from_millis(200),
+        "it waited for the idle one to be cut off"
+    );
+}

@@ -1,7 +1,10 @@
 //! Starting, ending, and the command line around the server.
 
-use std::io::{BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output};
+
+use serde_json::json;
 
 use crate::server::{Server, read_reply, request};
 
@@ -140,4 +143,166 @@ fn the_pages_of_the_reference_are_written() {
             "{page}"
         );
     }
+}
+
+#[test]
+fn what_was_accepted_survives_kill_9() {
+    let server = Server::start_on_disk("");
+    let ids: Vec<String> = (0..20)
+        .map(|n| server.submit(&format!(r#"{{"kind":"a","payload":{{"n": {n}.0}}}}"#)))
+        .collect();
+    let keyed = [
+        ("content-type", "application/json"),
+        ("idempotency-key", "k"),
+    ];
+    let first = server.send("POST", "/v1/messages", &keyed, br#"{"kind":"a"}"#);
+    server.settle(&server.lease(), "complete", "");
+    let server = server.kill_and_restart();
+    assert_eq!(server.accepted(), 21);
+    for (n, id) in ids.iter().enumerate() {
+        let shown = server.get(&format!("/v1/messages/{id}"));
+        assert!(
+            shown
+                .text()
+                .contains(&format!(r#""payload":{{"n": {n}.0}}"#)),
+            "{}",
+            shown.text()
+        );
+    }
+    assert_eq!(
+        server.get(&format!("/v1/messages/{}", ids[0])).json()["state"],
+        "completed"
+    );
+    let again = server.send("POST", "/v1/messages", &keyed, br#"{"kind":"a"}"#);
+    assert_eq!(again.json()["id"], first.json()["id"]);
+    assert_eq!(server.accepted(), 21);
+}
+
+#[test]
+fn a_pull_workers_lease_outlives_the_server_that_granted_it() {
+    let server = Server::start_on_disk("");
+    server.submit(r#"{"kind":"a"}"#);
+    let delivery = server.lease();
+    let server = server.kill_and_restart();
+    let done = server.settle(&delivery, "complete", "");
+    assert_eq!(
+        (done.status, &done.json()["state"]),
+        (200, &json!("completed"))
+    );
+}
+
+/// Takes one request of a handler and gives the connection with its head, unanswered.
+fn take_request(endpoint: &TcpListener) -> (BufReader<std::net::TcpStream>, Vec<String>) {
+    let (stream, _) = endpoint.accept().expect("a request comes");
+    let mut stream = BufReader::new(stream);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("a line");
+        match line.trim_end() {
+            "" => return (stream, head),
+            text => head.push(text.to_ascii_lowercase()),
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_gets_the_message_and_its_answer_completes_it() {
+    let endpoint = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", endpoint.local_addr().expect("an address"));
+    let config = format!(
+        "[destinations.shop]\nurl = \"{url}\"\n[kinds.\"order.*\"]\ndestination = \"shop\"\npath = \"/orders\"\n"
+    );
+    let server = Server::start_on_disk(&config);
+    let id = server.submit(r#"{"kind":"order.placed","payload":{"n": 1.0},"headers":{"x-a":"b"}}"#);
+    let (mut stream, head) = take_request(&endpoint);
+    assert_eq!(head[0], "post /orders http/1.1");
+    for line in [
+        &format!("waystation-id: {id}"),
+        "waystation-attempt: 1",
+        "x-a: b",
+    ] {
+        assert!(head.iter().any(|it| it == line), "{line} in {head:?}");
+    }
+    assert_eq!(
+        server.get(&format!("/v1/messages/{id}")).json()["state"],
+        "leased"
+    );
+    stream
+        .get_mut()
+        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        .expect("it is taken");
+    await_state(&server, &id, "completed");
+}
+
+/// Asks until a message is in a state.
+fn await_state(server: &Server, id: &str, state: &str) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let shown = server
+            .get(&format!("/v1/messages/{id}?payload=false"))
+            .json();
+        if shown["state"] == state {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{shown}");
+    }
+}
+
+#[test]
+fn sigterm_lets_a_running_handler_finish() {
+    let endpoint = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let config = format!(
+        "[destinations.d]\nurl = \"http://{}\"\n[kinds.a]\ndestination = \"d\"\n",
+        endpoint.local_addr().expect("an address")
+    );
+    let mut server = Server::start_on_disk(&config);
+    let id = server.submit(r#"{"kind":"a"}"#);
+    let (mut stream, _) = take_request(&endpoint);
+    server.signal("TERM");
+    // Readiness ends before the drain does.
+    while server.get("/readyz").status == 200 {}
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(
+        server.post("/v1/messages", r#"{"kind":"a"}"#).code(),
+        "shutting_down"
+    );
+    stream
+        .get_mut()
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .expect("it is taken");
+    assert_eq!(server.wait().code(), Some(0));
+    let server = server.restart();
+    let shown = server.get(&format!("/v1/messages/{id}")).json();
+    assert_eq!(
+        (&shown["state"], &shown["counted"]),
+        (&json!("completed"), &json!(0))
+    );
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let endpoint = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let config = format!(
+        "[destinations.d]\nurl = \"http://{}\"\n[kinds.a]\ndestination = \"d\"\n",
+        endpoint.local_addr().expect("an address")
+    );
+    let mut server = Server::start_on_disk(&config);
+    let id = server.submit(r#"{"kind":"a"}"#);
+    let (_stream, _) = take_request(&endpoint);
+    server.signal("TERM");
+    while server.get("/readyz").status == 200 {}
+    server.signal("INT");
+    assert_eq!(server.wait().code(), Some(1));
+    let server = server.restart();
+    let (mut stream, head) = take_request(&endpoint);
+    assert!(
+        head.iter().any(|it| it == "waystation-attempt: 2"),
+        "{head:?}"
+    );
+    stream
+        .get_mut()
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        .expect("it is taken");
+    await_state(&server, &id, "completed");
 }

@@ -18,7 +18,7 @@ pub(crate) struct Server {
     pub(crate) address: String,
     /// What it said when it started.
     pub(crate) start_line: String,
-    _folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
 }
 
 /// What came back.
@@ -84,8 +84,37 @@ impl Server {
         )
     }
 
+    /// Starts a server on a SQLite file of its own, with more configuration below that.
+    pub(crate) fn start_on_disk(config: &str) -> Self {
+        Self::start_in(
+            tempfile::tempdir().expect("a folder"),
+            config,
+            "[store]\nurl = \"sqlite://waystation.db\"\n",
+        )
+    }
+
+    /// Kills the server the hard way and starts it again on the same files.
+    pub(crate) fn kill_and_restart(self) -> Self {
+        self.signal("KILL");
+        self.restart()
+    }
+
+    /// Starts the server again on the same files; what still runs is killed.
+    pub(crate) fn restart(mut self) -> Self {
+        drop(self.child.kill());
+        self.child.wait().expect("it ends");
+        let folder = self.folder.take().expect("it has one");
+        Self::begin(folder)
+    }
+
     fn start_in(folder: tempfile::TempDir, config: &str, store: &str) -> Self {
-        let (child, start_line) = spawn(folder.path(), &format!("{store}{config}"));
+        let file = folder.path().join("waystation.toml");
+        std::fs::write(&file, format!("{store}{config}")).expect("it can be written");
+        Self::begin(folder)
+    }
+
+    fn begin(folder: tempfile::TempDir) -> Self {
+        let (child, start_line) = spawn(folder.path());
         let address = start_line
             .split_whitespace()
             .find_map(|word| word.strip_prefix("http://"))
@@ -95,7 +124,7 @@ impl Server {
             child,
             address,
             start_line,
-            _folder: folder,
+            folder: Some(folder),
         }
     }
 
@@ -192,9 +221,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(folder: &std::path::Path, config: &str) -> (Child, String) {
-    let file = folder.join("waystation.toml");
-    std::fs::write(&file, config).expect("it can be written");
+fn spawn(folder: &std::path::Path) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_waystation"))
         .args([
             "serve",
@@ -206,7 +233,7 @@ fn spawn(folder: &std::path::Path, config: &str) -> (Child, String) {
         ])
         .arg(folder)
         .arg("--config")
-        .arg(&file)
+        .arg(folder.join("waystation.toml"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
