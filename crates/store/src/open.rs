@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::memory::Memory;
+use crate::sqlite::{Options, SqliteStore};
 use crate::{Store, StoreError};
 
 /// Opens a store: `memory:` (forgets everything on exit), `sqlite://path`.
@@ -12,6 +13,10 @@ use crate::{Store, StoreError};
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     if url == "memory:" {
         return Ok(Arc::new(Memory::new()));
+    }
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        let store: Arc<dyn Store> = SqliteStore::open(path, Options::default())?;
+        return Ok(store);
     }
     let scheme = url.split(':').next().unwrap_or_default();
     Err(StoreError::Unavailable(
