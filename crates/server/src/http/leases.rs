@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{Request, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
-use waystation::{Heartbeat, Pull, Report, Reported};
+use waystation::{Heartbeat, Pull, Report, Reported, Station};
 use waystation_core::exchange::{Delivery, Lease};
 use waystation_core::message::{Fence, MessageId};
 use waystation_core::name::{KindPattern, Queue};
@@ -20,6 +20,7 @@ use super::problem::{Code, Problem, ProblemBody};
 use super::reply::{ENVELOPE_BYTES_MAX, batch_max, json, read_json};
 use super::views::{MessageView, StateView, Time};
 use super::{App, schemas};
+use crate::supervise;
 use crate::text::parse_duration;
 
 type Answer = Result<Response<Body>, Problem>;
@@ -105,6 +106,10 @@ pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Ans
         pulled = pull => pulled?,
         () = app.draining.cancelled() => Vec::new(),
     };
+    let granted = Granted::new(&app.station, &deliveries);
+    // Lets the runtime look at the socket: if the caller has gone meanwhile, this future ends here.
+    tokio::task::yield_now().await;
+    granted.keep();
     let policies = app.station.policies();
     let rows: Vec<MessageRow> = deliveries.iter().map(row_of).collect();
     let views = deliveries
@@ -126,6 +131,44 @@ pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Ans
             deliveries: views.collect(),
         },
     ))
+}
+
+/// Deliveries that were granted and not answered yet; dropped so, they are handed back uncounted.
+struct Granted {
+    station: Station,
+    leases: Vec<Lease>,
+}
+
+impl Granted {
+    fn new(station: &Station, deliveries: &[Delivery]) -> Self {
+        let leases = deliveries.iter().map(Delivery::lease).collect();
+        Self {
+            station: station.clone(),
+            leases,
+        }
+    }
+
+    fn keep(mut self) {
+        self.leases.clear();
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        let leases = std::mem::take(&mut self.leases);
+        if leases.is_empty() {
+            return;
+        }
+        let station = self.station.clone();
+        let reports = leases
+            .into_iter()
+            .map(|lease| report(lease, Outcome::HandedBack))
+            .collect();
+        drop(supervise::start(async move {
+            // Where even this fails, the leases expire.
+            drop(station.report(reports).await);
+        }));
+    }
 }
 
 fn row_of(delivery: &Delivery) -> MessageRow {
