@@ -18,6 +18,7 @@ use waystation_store::{MessageRow, View};
 use super::fields::{Object, text_of};
 use super::problem::{Code, Problem, ProblemBody};
 use super::reply::{ENVELOPE_BYTES_MAX, batch_max, json, read_json};
+use super::socket::Caller;
 use super::views::{MessageView, StateView, Time};
 use super::{App, schemas};
 use crate::supervise;
@@ -25,6 +26,8 @@ use crate::text::parse_duration;
 
 type Answer = Result<Response<Body>, Problem>;
 
+/// Where workers ask for work.
+pub(crate) const PATH: &str = "/v1/leases";
 /// The most deliveries of one answer, and settlements of one request.
 const BATCH_MAX: u64 = 1_000;
 /// The most kinds or queues that one worker names.
@@ -107,8 +110,14 @@ pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Ans
         () = app.draining.cancelled() => Vec::new(),
     };
     let granted = Granted::new(&app.station, &deliveries);
-    // Lets the runtime look at the socket: if the caller has gone meanwhile, this future ends here.
-    tokio::task::yield_now().await;
+    if !deliveries.is_empty()
+        && parts
+            .extensions
+            .get::<Caller>()
+            .is_some_and(Caller::has_gone)
+    {
+        return Err(Problem::cut_off());
+    }
     granted.keep();
     let policies = app.station.policies();
     let rows: Vec<MessageRow> = deliveries.iter().map(row_of).collect();
