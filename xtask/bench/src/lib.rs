@@ -2,12 +2,20 @@
 //! number says more about the machine than about us.
 //!
 //! ```text
-//! main ──► baseline::{lifecycle, commit, http} ──► report ──► text or JSON
-//!                               │
-//!                               └──► load: closed loop, open loop (also for the real server)
+//!         ┌──► measure::{lifecycle, pickup, claims} ──► the engine and its store, in process
+//!         │                  │                  └─────► meter: what SQLite did
+//! main ───┤                  ▼
+//!         │    baseline::{lifecycle, commit, http}
+//!         │                  ▲
+//!         └──► measure::{accept, backlog} ──► server: the real one, as a child ◄── load
 //! ```
+//!
+//! All of them end in a `report`, as text or JSON.
 
 pub mod baseline;
 pub mod cpu;
 pub mod load;
+pub mod measure;
+pub mod meter;
 pub mod report;
+pub mod server;

@@ -15,6 +15,31 @@ pub struct Figure {
     pub unit: &'static str,
 }
 
+/// What is asked of a figure beside its baseline.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// Nothing; it is told for comparison.
+    Nothing,
+    /// `measured / baseline` is at least this.
+    RatioAtLeast(f64),
+    /// `measured / baseline` is neither below the first nor above the second.
+    RatioWithin(f64, f64),
+    /// `measured` is at most this, in its own unit.
+    AtMost(f64),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.pad("-"),
+            Self::RatioAtLeast(least) => f.pad(&format!("ratio >= {least:.2}")),
+            Self::RatioWithin(least, most) => f.pad(&format!("ratio {least:.2}..{most:.2}")),
+            Self::AtMost(most) => f.pad(&format!("<= {}", number(*most))),
+        }
+    }
+}
+
 /// A figure beside its baseline, taken in the same run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ratio {
@@ -24,8 +49,10 @@ pub struct Ratio {
     pub measured: f64,
     /// What it is divided by.
     pub baseline: f64,
-    /// The least that is wanted of `measured / baseline`.
-    pub wanted: f64,
+    /// The unit of both.
+    pub unit: &'static str,
+    /// What is asked of it.
+    pub wanted: Wanted,
 }
 
 impl Ratio {
@@ -35,10 +62,15 @@ impl Ratio {
         self.measured / self.baseline
     }
 
-    /// Tells whether the bound is kept; a baseline of nothing keeps none.
+    /// Tells whether what is asked holds; what is no number keeps no bound.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.value() >= self.wanted
+        match self.wanted {
+            Wanted::Nothing => true,
+            Wanted::RatioAtLeast(least) => self.value() >= least,
+            Wanted::RatioWithin(least, most) => (least..=most).contains(&self.value()),
+            Wanted::AtMost(most) => self.measured <= most,
+        }
     }
 }
 
@@ -58,6 +90,23 @@ impl Report {
     pub fn figure(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         let name = name.into();
         self.figures.push(Figure { name, value, unit });
+    }
+
+    /// Adds a figure beside its baseline.
+    pub fn ratio(
+        &mut self,
+        name: impl Into<String>,
+        (measured, baseline, unit): (f64, f64, &'static str),
+        wanted: Wanted,
+    ) {
+        let name = name.into();
+        self.ratios.push(Ratio {
+            name,
+            measured,
+            baseline,
+            unit,
+            wanted,
+        });
     }
 
     /// Adds a remark.
@@ -96,18 +145,22 @@ impl fmt::Display for Report {
         if !self.ratios.is_empty() {
             writeln!(
                 f,
-                "\n{:<40} {:>10} {:>10} {:>7} {:>7}",
-                "ratio", "measured", "baseline", "ratio", "wanted"
+                "\n{:<44} {:>10} {:>10} {:<14} {:>7}  {:<16}",
+                "beside its baseline", "measured", "baseline", "unit", "ratio", "wanted"
             )?;
         }
         for ratio in &self.ratios {
             let (measured, baseline) = (number(ratio.measured), number(ratio.baseline));
-            let verdict = if ratio.holds() { "ok" } else { "MISSED" };
-            let (value, wanted) = (ratio.value(), ratio.wanted);
+            let verdict = match (ratio.wanted, ratio.holds()) {
+                (Wanted::Nothing, _) => "",
+                (_, true) => "ok",
+                (_, false) => "MISSED",
+            };
+            let (name, unit, value, wanted) =
+                (&ratio.name, ratio.unit, ratio.value(), ratio.wanted);
             writeln!(
                 f,
-                "{:<40} {measured:>10} {baseline:>10} {value:>7.2} {wanted:>7.2} {verdict}",
-                ratio.name
+                "{name:<44} {measured:>10} {baseline:>10} {unit:<14} {value:>7.2}  {wanted:<16} {verdict}"
             )?;
         }
         for note in &self.notes {
@@ -151,24 +204,22 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_below_its_bound_is_missed() {
-        for (measured, baseline, holds) in [
-            (50.0, 100.0, true),
-            (49.0, 100.0, false),
-            (1.0, f64::NAN, false),
+    fn what_misses_its_bound_is_told_and_fails_the_run() {
+        for (measured, baseline, wanted, holds) in [
+            (50.0, 100.0, Wanted::RatioAtLeast(0.5), true),
+            (49.0, 100.0, Wanted::RatioAtLeast(0.5), false),
+            (1.0, f64::NAN, Wanted::RatioAtLeast(0.5), false),
+            (119.0, 100.0, Wanted::RatioWithin(0.8, 1.2), true),
+            (121.0, 100.0, Wanted::RatioWithin(0.8, 1.2), false),
+            (79.0, 100.0, Wanted::RatioWithin(0.8, 1.2), false),
+            (5.0, 0.1, Wanted::AtMost(5.0), true),
+            (5.1, 100.0, Wanted::AtMost(5.0), false),
+            (f64::NAN, 100.0, Wanted::AtMost(5.0), false),
+            (1e9, 1.0, Wanted::Nothing, true),
         ] {
-            let name = "accept".to_owned();
-            let ratio = Ratio {
-                name,
-                measured,
-                baseline,
-                wanted: 0.5,
-            };
-            let report = Report {
-                ratios: vec![ratio],
-                ..Report::default()
-            };
-            assert_eq!(report.holds(), holds, "{measured} of {baseline}");
+            let mut report = Report::default();
+            report.ratio("accept", (measured, baseline, "ms"), wanted);
+            assert_eq!(report.holds(), holds, "{measured} of {baseline}, {wanted}");
             assert_eq!(report.to_string().contains("MISSED"), !holds);
         }
     }

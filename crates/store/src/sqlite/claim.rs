@@ -20,7 +20,7 @@ use crate::rules::{self, Allotment, Offered, Probes, Room};
 
 /// The hot half of a claim: one message becomes leased.
 pub(super) const LEASE: &str = "UPDATE message SET state = 2, ready = NULL, fence = fence + 1, \
-     standing = 0, attempts = ?3, deliveries = ?4, claim = ?5, worker = ?6, started_at = ?7, \
+     attempts = ?3, deliveries = ?4, claim = ?5, worker = ?6, started_at = ?7, \
      blamed_at = NULL WHERE row = ?1 AND state = 0 AND fence = ?2";
 
 /// How many messages of a lane are read ahead at least.
@@ -30,7 +30,11 @@ const AHEAD_MIN: u32 = 8;
 struct Due<'a, 'c> {
     state: &'a mut State<'c>,
     policies: &'a Policies,
+    kinds: &'a [KindPattern],
+    queues: &'a [Queue],
     lanes: Vec<i64>,
+    /// How many had expired when the lanes were last looked for.
+    looked_after: usize,
     struck: bool,
     gave_struck: bool,
     room: u32,
@@ -51,6 +55,7 @@ impl State<'_> {
     pub(super) fn claim(&mut self, request: &ClaimRequest) -> Answer<Claimed> {
         let now = self.at(request.now);
         self.retention = request.policies.retention;
+        self.fresh_lanes.clear();
         let like = ClaimRow {
             node: request.node.0,
             worker: Arc::clone(&request.worker),
@@ -72,6 +77,9 @@ impl State<'_> {
                 struck,
             } => Due {
                 lanes: self.lanes_of(kinds, queues, &request.policies),
+                kinds,
+                queues,
+                looked_after: 0,
                 state: self,
                 policies: &request.policies,
                 struck: *struck,
@@ -179,10 +187,23 @@ impl Due<'_, '_> {
         self.state.turn += 1;
         self.probe()?;
         self.take_struck()?;
+        self.look_again();
         self.take_shares(turn)?;
+        self.look_again();
         self.claimed.next_at = self.next_at()?;
         self.deliver()?;
         Ok(self.claimed)
+    }
+
+    /// Adds lanes that were empty when this claim began and got messages from an expiry in it.
+    fn look_again(&mut self) {
+        if self.claimed.expired.len() == self.looked_after {
+            return;
+        }
+        self.looked_after = self.claimed.expired.len();
+        let fresh = &self.state.fresh_lanes;
+        self.lanes = self.state.lanes_of(self.kinds, self.queues, self.policies);
+        self.lanes.retain(|lane| !fresh.contains(lane));
     }
 
     /// Built at the end, so that all deliveries of a claim show the gates as it left them.

@@ -15,11 +15,17 @@ use super::fault::{Answer, damaged};
 use super::rows::{self, Stored};
 use super::state::State;
 
-/// The claims that still have leases and can be told from the rows: what is late, and what is next.
+/// Up to which expiry so many late claims reach; all with an expiry up to there are read, for equals
+/// go by their messages' acceptance.
+pub(super) const EXPIRED_UP_TO: &str = "SELECT max(expires_at) FROM (SELECT expires_at FROM claim \
+     INDEXED BY claim_expiry WHERE is_run = ?1 AND expires_at <= ?2 ORDER BY expires_at LIMIT ?3)";
 pub(super) const EXPIRED: &str = "SELECT id FROM claim INDEXED BY claim_expiry \
-     WHERE is_run = ?1 AND expires_at <= ?2 ORDER BY expires_at LIMIT ?3";
-pub(super) const LOST: &str =
-    "SELECT id FROM claim INDEXED BY claim_lost WHERE is_run = ?1 AND is_lost = 1 LIMIT ?2";
+     WHERE is_run = ?1 AND expires_at <= ?2";
+pub(super) const LOST_UP_TO: &str = "SELECT max(expires_at) FROM (SELECT expires_at FROM claim \
+     INDEXED BY claim_lost WHERE is_run = ?1 AND is_lost = 1 AND expires_at <= ?2 \
+     ORDER BY expires_at LIMIT ?3)";
+pub(super) const LOST: &str = "SELECT id FROM claim INDEXED BY claim_lost \
+     WHERE is_run = ?1 AND is_lost = 1 AND expires_at <= ?2";
 pub(super) const NEXT_EXPIRY: &str = "SELECT min(expires_at) FROM claim INDEXED BY claim_expiry \
      WHERE is_run = ?1 AND expires_at > ?2";
 
@@ -94,7 +100,12 @@ impl State<'_> {
     pub(super) fn open_claim(&mut self, like: &ClaimRow) -> i64 {
         let id = self.totals.next_claim;
         self.totals.next_claim += 1;
+        // A node that has left, or is taken for dead, gets nothing that would last.
+        let node = like.node.cast_signed();
+        let is_gone =
+            node < self.totals.next_node && self.nodes.iter().all(|&(there, _)| there != node);
         let row = ClaimRow {
+            is_lost: like.tied && is_gone,
             live: 0,
             members: Vec::new(),
             ..like.clone()

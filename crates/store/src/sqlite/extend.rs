@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use rusqlite::OptionalExtension;
 use waystation_core::exchange::{Claimed, Delivery, Extended, Lease};
-use waystation_core::message::{Standing, State as MessageState};
+use waystation_core::message::State as MessageState;
 use waystation_core::time::Timestamp;
 
 use super::claim::earliest;
-use super::claims::{ClaimRow, EXPIRED, LOST, NEXT_EXPIRY};
+use super::claims::{ClaimRow, EXPIRED, EXPIRED_UP_TO, LOST, LOST_UP_TO, NEXT_EXPIRY};
 use super::fault::Answer;
 use super::rows::Stored;
 use super::state::State;
@@ -16,9 +16,12 @@ use crate::rules;
 
 /// Messages whose grace is over, and when the next one's is.
 pub(super) const GRACE_OVER: &str = "SELECT due_at, row FROM message INDEXED BY message_grace \
-     WHERE standing = 3 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
+     WHERE standing = 3 AND state = 0 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
 pub(super) const NEXT_GRACE: &str = "SELECT due_at FROM message INDEXED BY message_grace \
-     WHERE standing = 3 AND due_at > ?1 ORDER BY due_at LIMIT 1";
+     WHERE standing = 3 AND state = 0 AND due_at > ?1 ORDER BY due_at LIMIT 1";
+
+/// Messages with the end of their leases, and when there may be more.
+type Late = (Vec<(Timestamp, Stored)>, Option<Timestamp>);
 
 impl State<'_> {
     /// Makes leases end at `until`, if they are still theirs. One answer a lease, in order.
@@ -94,6 +97,7 @@ impl State<'_> {
     /// Gives leases that ended to be settled as lost. The attempt, its worker and its probes stay
     /// those of the lost lease.
     pub(super) fn claim_lost(&mut self, like: ClaimRow, room: u32) -> Answer<Claimed> {
+        self.take_out_dead()?;
         let (lost, next_at) = self.late_leases(true, room)?;
         let mut next_at = next_at;
         if !lost.is_empty() {
@@ -191,7 +195,6 @@ impl State<'_> {
         self.held.remove(&stored.row);
         self.change(stored, |stored| {
             stored.state = MessageState::Leased;
-            stored.standing = Standing::Ready;
             stored.fence = rules::next_fence(stored.fence);
             stored.claim = Some(claim);
         })?;
@@ -200,16 +203,24 @@ impl State<'_> {
 
     /// Messages whose lease ended by time or with its node, in the order in which the leases end,
     /// and when there may be more.
-    fn late_leases(
-        &mut self,
-        is_run: bool,
-        room: u32,
-    ) -> Answer<(Vec<(Timestamp, Stored)>, Option<Timestamp>)> {
+    fn late_leases(&mut self, is_run: bool, room: u32) -> Answer<Late> {
         self.flush_claims()?;
         let now = self.now;
         let most = i64::from(room) + 1;
-        let mut claims = self.numbers(EXPIRED, [i64::from(is_run), now.as_micros(), most])?;
-        claims.extend(self.numbers(LOST, [i64::from(is_run), most])?);
+        let run = i64::from(is_run);
+        let mut claims = Vec::new();
+        for (up_to, all, latest) in [
+            (EXPIRED_UP_TO, EXPIRED, now.as_micros()),
+            (LOST_UP_TO, LOST, i64::MAX),
+        ] {
+            let reach: Option<i64> = self
+                .db
+                .prepare_cached(up_to)?
+                .query_row([run, latest, most], |row| row.get(0))?;
+            if let Some(reach) = reach {
+                claims.extend(self.numbers(all, [run, reach])?);
+            }
+        }
         claims.sort_unstable();
         claims.dedup();
         let mut late = Vec::new();

@@ -30,9 +30,8 @@ pub(super) const EXPIRED: &str = "SELECT row FROM message INDEXED BY message_exp
 pub(super) const NEXT_EXPIRY: &str = "SELECT expires_at FROM message INDEXED BY message_expiry \
      WHERE expires_at IS NOT NULL AND state < 2 ORDER BY expires_at LIMIT 1";
 /// Waiting messages of a lane that were blamed on an outage since then.
-pub(super) const BLAMED: &str = "SELECT blamed_at, row FROM message INDEXED BY message_blamed \
-     WHERE lane = ?1 AND blamed_at IS NOT NULL AND (blamed_at, row) > (?2, ?3) \
-     ORDER BY blamed_at, row LIMIT ?4";
+pub(super) const BLAMED: &str = "SELECT row FROM message INDEXED BY message_blamed \
+     WHERE lane = ?1 AND blamed_at IS NOT NULL AND blamed_at >= ?2";
 
 impl State<'_> {
     /// Does one piece.
@@ -160,66 +159,54 @@ impl State<'_> {
                 return Ok(());
             }
             let name = (due.gate.clone(), due.outage);
-            let (blamed, cursor) = self.blamed(&due, *left)?;
-            *left -= u32::try_from(blamed.len()).unwrap_or(u32::MAX).min(*left);
+            let mut blamed = match self.refunds.remove(&name) {
+                Some(blamed) => blamed,
+                None => self.blamed(&due)?,
+            };
             let mut count = 0;
-            for row in blamed {
-                count += self.refund(row, &due, healed)?;
+            while *left > 0
+                && let Some(row) = blamed.pop()
+            {
+                if let Some(failures) = self.refund(row, &due, healed)? {
+                    *left -= 1;
+                    count += failures;
+                }
             }
             if count > 0 {
                 healed.refunded.push((due.gate.clone(), count));
             }
-            match cursor {
-                Some(cursor) if *left == 0 => {
-                    self.refund_cursors.insert(name, cursor);
-                    return Ok(());
-                }
-                Some(_) | None => {
-                    self.refund_cursors.remove(&name);
-                    self.gates.refund_done(&due.gate, due.outage);
-                }
+            if *left == 0 {
+                self.refunds.insert(name, blamed);
+                return Ok(());
             }
+            self.gates.refund_done(&due.gate, due.outage);
         }
         Ok(())
     }
 
-    /// The next messages whose failures a trip gives back, and the last one looked at if there were
-    /// as many as were asked for.
-    fn blamed(&self, due: &RefundDue, most: u32) -> Answer<(Vec<i64>, Option<(i64, i64, i64)>)> {
-        let begin = (i64::MIN, 0, 0);
-        let after = self.refund_cursors.get(&(due.gate.clone(), due.outage));
-        let after = after.copied().unwrap_or(begin);
-        let mut lanes: Vec<i64> = self.lanes_through(&due.gate).to_vec();
-        lanes.sort_unstable();
+    /// The messages whose failures a trip may give back, the first accepted last. They are fixed by
+    /// the trip: what is settled after it names a newer epoch.
+    fn blamed(&self, due: &RefundDue) -> Answer<Vec<i64>> {
         let mut blamed = Vec::new();
-        for lane in lanes.into_iter().filter(|lane| *lane >= after.0) {
-            let (at, row) = if lane == after.0 {
-                (after.1, after.2)
-            } else {
-                (due.since.as_micros() - 1, i64::MAX)
-            };
-            let mut statement = self.db.prepare_cached(BLAMED)?;
-            let mut rows = statement.query(params![lane, at, row, i64::MAX])?;
-            while let Some(found) = rows.next()? {
-                let (at, row): (i64, i64) = (found.get(0)?, found.get(1)?);
-                let stored = self.stored(row)?;
-                let is_refundable = stored.state == MessageState::Waiting
-                    && rules::is_blamed(&stored.ledger(), due);
-                if is_refundable {
-                    blamed.push(row);
-                }
-                if blamed.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
-                    return Ok((blamed, Some((lane, at, row))));
-                }
-            }
+        for &lane in self.lanes_through(&due.gate) {
+            blamed.extend(self.numbers(BLAMED, [lane, due.since.as_micros()])?);
         }
-        Ok((blamed, None))
+        blamed.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(blamed)
     }
 
-    fn refund(&mut self, row: i64, due: &RefundDue, healed: &mut Healed) -> Answer<u32> {
-        let mut stored = self.stored(row)?;
+    /// Gives back a message's failures, if it still waits with them; says how many, none if it does
+    /// not.
+    fn refund(&mut self, row: i64, due: &RefundDue, healed: &mut Healed) -> Answer<Option<u32>> {
+        // It may have been settled, or pruned, since its number was read.
+        let stored = rows::load(self.db, row)?;
+        let Some(mut stored) = stored.filter(|stored| {
+            stored.state == MessageState::Waiting && rules::is_blamed(&stored.ledger(), due)
+        }) else {
+            return Ok(None);
+        };
         let Some((ledger, failures)) = refund(&stored.ledger(), due) else {
-            return Ok(0);
+            return Ok(Some(0));
         };
         let now = self.now;
         let is_down = self.gate_view(&due.gate).state != CircuitState::Closed;
@@ -236,7 +223,7 @@ impl State<'_> {
             }
             stored.due_at <= now && stored.standing != Standing::Blocked
         })?;
-        Ok(failures)
+        Ok(Some(failures))
     }
 
     /// Marks the newest counted attempts of this generation as given back.

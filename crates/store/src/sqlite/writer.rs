@@ -105,9 +105,9 @@ pub(super) struct Shared {
     pub(super) wal_pages: AtomicU64,
     /// The WAL is long and has been written back: the writer is to begin it anew.
     pub(super) wants_restart: AtomicBool,
-    /// Why no new messages are taken, while that is so.
+    /// Whether the last message that was to be taken in found no space.
     pub(super) is_full: AtomicBool,
-    /// Why nothing is done any more.
+    /// Whether the writer has stopped for good.
     pub(super) is_stopped: AtomicBool,
     /// Other processes' nodes on the file.
     pub(super) peers: AtomicU64,
@@ -218,26 +218,17 @@ impl Writer<'_> {
     fn turn_away(&self, batch: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
         let accepts = batch.iter().any(|job| job.accepts());
         let low = if accepts { self.space.is_low() } else { None };
-        self.shared.is_full.fetch_and(
-            low.is_some() || !accepts || self.is_short(),
-            Ordering::Relaxed,
-        );
         let mut kept = Vec::with_capacity(batch.len());
         for job in batch {
             if let Some(error) = &self.stopped {
                 job.finish(Err(error.clone()));
             } else if let Some(low) = low.as_ref().filter(|_| job.accepts()) {
-                self.shared.is_full.store(true, Ordering::Relaxed);
                 job.finish(Err(StoreError::Full(low.as_str().into())));
             } else {
                 kept.push(job);
             }
         }
         kept
-    }
-
-    fn is_short(&self) -> bool {
-        self.shared.is_full.load(Ordering::Relaxed)
     }
 
     fn serve_alone(&mut self, job: Box<dyn Job>) {
@@ -299,20 +290,21 @@ impl Writer<'_> {
             }
             self.state.flush()
         };
-        if let Err(fault) = run() {
-            return Err(self.roll_back(fault));
+        let ran = run();
+        // Time that any of them named has been seen, whatever became of it.
+        let now = self.state.now.as_micros();
+        self.shared.clock.fetch_max(now, Ordering::Relaxed);
+        match ran {
+            Ok(()) => self.commit(),
+            Err(fault) => Err(self.roll_back(fault)),
         }
-        self.commit()
     }
 
     fn begin(&mut self) -> Answer<()> {
         self.state.wrote = false;
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let clock = self.shared.clock.load(Ordering::Relaxed);
-        let now = self.state.at(Timestamp::from_micros(clock));
-        self.shared
-            .clock
-            .fetch_max(now.as_micros(), Ordering::Relaxed);
+        self.state.at(Timestamp::from_micros(clock));
         let version: i64 = self
             .db
             .prepare_cached("PRAGMA data_version")?
@@ -330,9 +322,8 @@ impl Writer<'_> {
             .db
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute([]));
-        let error = match committed {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = committed else {
+            return Ok(());
         };
         let fault = Fault::Sql(error);
         match fault.to_store_error() {

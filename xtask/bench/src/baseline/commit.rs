@@ -75,6 +75,17 @@ pub fn run() -> Result<Report> {
     Ok(report)
 }
 
+/// Gives the median seconds of a transaction, measured for `lasting` on a new file.
+///
+/// # Errors
+/// Says what SQLite refused.
+pub(crate) fn median_transaction(warm_up: Duration, lasting: Duration) -> Result<f64> {
+    let folder = folder()?;
+    let commits = measure(folder.path(), warm_up, lasting)?;
+    let whole = commits.iter().map(|commit| commit.whole.as_secs_f64());
+    median(whole.collect()).context("nothing was committed")
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 fn per_second(count: usize, secs: f64) -> f64 {
     count as f64 / secs

@@ -113,13 +113,13 @@ pub async fn serve() -> Result<()> {
 }
 
 /// The server as a child; it is killed when the value is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command
@@ -142,6 +142,11 @@ impl Server {
             .parse()
             .context("the baseline server said no address")?;
         Ok(Self { child, address })
+    }
+
+    /// Gives the number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Gives the CPU time that the server has used.
@@ -255,7 +260,8 @@ pub fn latencies(report: &mut Report, name: &str, outcome: &Outcome) {
     }
 }
 
-fn per_request(cpu: Duration, rate: f64, lasting: Duration) -> f64 {
+/// Gives the microseconds of CPU that each request cost.
+pub(crate) fn per_request(cpu: Duration, rate: f64, lasting: Duration) -> f64 {
     cpu.as_secs_f64() * 1e6 / (rate * lasting.as_secs_f64())
 }
 

@@ -76,7 +76,7 @@ pub fn run() -> Result<Report> {
 }
 
 /// Takes `count` messages through insert, claim and complete; gives the rate, and the database to look at.
-fn lifecycles(folder: &Path, count: i64) -> Result<(f64, Connection)> {
+pub(crate) fn lifecycles(folder: &Path, count: i64) -> Result<(f64, Connection)> {
     let mut db = open(folder, SCHEMA)?;
     let mut ids = Ids::new();
     let began = Instant::now();

@@ -32,7 +32,7 @@ pub fn folder() -> Result<TempDir> {
 }
 
 /// Opens a new database with the durability of the product: WAL and `synchronous=FULL`.
-fn open(folder: &Path, schema: &str) -> Result<Connection> {
+pub(crate) fn open(folder: &Path, schema: &str) -> Result<Connection> {
     let connection =
         Connection::open(folder.join("baseline.db")).context("cannot open the database")?;
     connection

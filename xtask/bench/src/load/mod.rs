@@ -68,6 +68,13 @@ impl Outcome {
         count / self.took.as_secs_f64()
     }
 
+    /// Adds what another loop of the same kind found out after this one.
+    pub fn add(&mut self, other: &Self) {
+        self.merge(other);
+        self.took += other.took;
+        self.cpu += other.cpu;
+    }
+
     fn count(&mut self, status: Option<u16>, latency: Duration) {
         match status {
             Some(status) => {

@@ -78,7 +78,7 @@ CREATE TABLE message (
 ) STRICT;
 
 CREATE INDEX message_ready ON message (lane, ready, due_at) WHERE ready IS NOT NULL;
-CREATE INDEX message_grace ON message (due_at) WHERE standing = 3;
+CREATE INDEX message_grace ON message (due_at) WHERE standing = 3 AND state = 0;
 CREATE INDEX message_expiry ON message (expires_at) WHERE expires_at IS NOT NULL AND state < 2;
 CREATE INDEX message_blamed ON message (lane, blamed_at) WHERE blamed_at IS NOT NULL;
 CREATE INDEX message_held ON message (lane, state) WHERE state = 1 OR state = 4;
@@ -119,7 +119,7 @@ CREATE TABLE claim (
 ) STRICT;
 
 CREATE INDEX claim_expiry ON claim (is_run, expires_at);
-CREATE INDEX claim_lost ON claim (is_run) WHERE is_lost = 1;
+CREATE INDEX claim_lost ON claim (is_run, expires_at) WHERE is_lost = 1;
 
 -- Attempts that ended otherwise than in success.
 CREATE TABLE attempt (
