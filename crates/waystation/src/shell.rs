@@ -350,10 +350,8 @@ impl Shell {
             return;
         };
         // The pull worker went away between the claim and its answer: it is leased nothing.
-        let back = |delivery: Delivery| (delivery.lease(), Outcome::HandedBack, Finding::NOTHING);
-        let reports: Vec<_> = deliveries.into_iter().map(back).collect();
-        if !reports.is_empty() {
-            drop(self.tell.send(Ask::Tell(Input::Report { ticket, reports })));
+        if !deliveries.is_empty() {
+            drop(self.tell.send(hand_back(ticket, deliveries)));
         }
     }
 
@@ -375,6 +373,13 @@ impl Shell {
         }
         self.world.emit(&event);
     }
+}
+
+/// Hands back what nobody took, without counting an attempt.
+pub(crate) fn hand_back(ticket: Ticket, deliveries: Vec<Delivery>) -> Ask {
+    let back = |delivery: Delivery| (delivery.lease(), Outcome::HandedBack, Finding::NOTHING);
+    let reports = deliveries.into_iter().map(back).collect();
+    Ask::Tell(Input::Report { ticket, reports })
 }
 
 /// Passes the store's rings on until the loop stops.
