@@ -150,7 +150,7 @@ impl State<'_> {
     ) -> Answer<()> {
         self.wrote = true;
         let ready = stored.ready().unwrap_or(STRUCK_LEVEL);
-        self.db.prepare_cached(LEASE)?.execute(params![
+        self.hot.lease.execute(params![
             stored.row,
             stored.fence.0.cast_signed(),
             stored.attempts + 1,

@@ -23,7 +23,7 @@ use super::{Durability, Options, SqliteStore};
 use crate::StoreError;
 
 /// Pages of the file that are kept in memory by the writer, in KiB.
-const WRITER_CACHE_KIB: i64 = 64 * 1024;
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// The length to which the WAL's file is cut when it begins anew.
 const WAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// The WAL's length in pages beyond which the writer begins it anew.
