@@ -163,9 +163,10 @@ impl Desk<'_> {
     }
 
     fn failed(mut self) -> Decision {
-        let judgement = self
-            .circuits
-            .judge_failure(self.case, &mut self.ledger, self.now);
+        let attempts_max = self.attempts_max();
+        let judgement =
+            self.circuits
+                .judge_failure(self.case, &mut self.ledger, self.now, attempts_max);
         match judgement {
             Judgement::Refunded { by, failures } => {
                 // Behind a shut gate it may be due at once: the gate holds it. While the ramp lets
@@ -247,8 +248,8 @@ impl Desk<'_> {
 
     /// Nothing ran: either an outage explains the last failure after all, or it was the last.
     fn grace_over(self, returned: Option<GateKey>) -> Decision {
-        // Not worn out without a refund: a person has raised `max_attempts` meanwhile.
-        if returned.is_none() && self.is_worn_out() {
+        // Not worn out, and nothing returned: a person has raised `max_attempts` meanwhile.
+        if self.is_worn_out() {
             return die(DeathReason::AttemptsExhausted, self.ledger);
         }
         let due_at = self.now;
@@ -257,13 +258,16 @@ impl Desk<'_> {
         decision
     }
 
-    /// Lets it wait after a failure, unless it is given up: nothing of its operation has succeeded
-    /// for so long that nobody believes in it any more.
+    /// Lets it wait after a failure, unless it is given up: for so long since its first failure has
+    /// nothing of its operation succeeded that nobody believes in it any more.
     fn retry(self, due_at: Timestamp) -> Decision {
-        let given_up = self.ledger.first_failed_at.is_some_and(|first| {
-            first + self.kind.give_up_after <= self.now
-                && !self.circuits.operation_succeeded_since(first)
+        let last_hope = self.ledger.first_failed_at.map(|first| {
+            // A success shortly after the first failure must not keep a message going round for
+            // ever in an outage that never ends.
+            let success = self.circuits.operation_succeeded_at();
+            first.max(success.unwrap_or(first))
         });
+        let given_up = last_hope.is_some_and(|at| at + self.kind.give_up_after <= self.now);
         if given_up {
             return die(DeathReason::GaveUp, self.ledger);
         }
@@ -290,8 +294,12 @@ impl Desk<'_> {
         self.now + asked.unwrap_or_else(|| self.kind.backoff.wait(failures, self.roll))
     }
 
+    fn attempts_max(&self) -> u32 {
+        self.kind.attempts_max(self.case.message.max_attempts)
+    }
+
     fn is_worn_out(&self) -> bool {
-        self.ledger.counted >= self.kind.attempts_max(self.case.message.max_attempts)
+        self.ledger.counted >= self.attempts_max()
     }
 }
 

@@ -359,7 +359,8 @@ pub struct SettleAnswer {
     /// Messages that an end caused (`on_dead` and its like).
     pub follow_ups: u32,
     /// Whether something may be claimable now that was not before: a retry due at once, a follower
-    /// that became the head, a follow-up, a circuit that let go.
+    /// that became the head (also if it is due later, for nobody was told when), a follow-up, a
+    /// circuit that let go, room at a gate behind which something waits. May say so too often.
     pub work: bool,
 }
 

@@ -6,7 +6,8 @@ use crate::memory::Memory;
 use crate::sqlite::{Options, SqliteStore};
 use crate::{Store, StoreError};
 
-/// Opens a store: `memory:` (forgets everything on exit), `sqlite://path`.
+/// Opens a store: `memory:` (forgets everything on exit), `sqlite://path` (one file, made if it is
+/// not there, every commit on disk).
 ///
 /// # Errors
 /// The URL names no store that this build has, or the store does not open.
@@ -14,9 +15,11 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     if url == "memory:" {
         return Ok(Arc::new(Memory::new()));
     }
-    if let Some(path) = url.strip_prefix("sqlite://") {
-        let store: Arc<dyn Store> = SqliteStore::open(path, Options::default())?;
-        return Ok(store);
+    if let Some(path) = url
+        .strip_prefix("sqlite://")
+        .filter(|path| !path.is_empty())
+    {
+        return Ok(SqliteStore::open(path, Options::default())?);
     }
     let scheme = url.split(':').next().unwrap_or_default();
     Err(StoreError::Unavailable(

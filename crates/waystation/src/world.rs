@@ -20,11 +20,18 @@ pub trait World: Send + Sync + std::fmt::Debug {
 }
 
 /// The real world: the machine's clocks and chance; what happens is told to nobody.
-#[derive(Debug)]
 pub struct SystemWorld {
     clock: Mutex<Clock>,
     begun: tokio::time::Instant,
-    listener: fn(&Event),
+    listener: Box<dyn Fn(&Event) + Send + Sync>,
+}
+
+impl std::fmt::Debug for SystemWorld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SystemWorld")
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for SystemWorld {
@@ -37,12 +44,12 @@ impl SystemWorld {
     /// Starts the clock; `listener` is told every event, steps of the wall clock among them.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the door for clocks")]
-    pub fn new(listener: fn(&Event)) -> Self {
+    pub fn new(listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         let clock = Mutex::new(Clock::new(wall(), Duration::ZERO));
         Self {
             clock,
             begun: tokio::time::Instant::now(),
-            listener,
+            listener: Box::new(listener),
         }
     }
 }

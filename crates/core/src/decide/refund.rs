@@ -173,6 +173,7 @@ impl Circuits {
         case: &Case<'_>,
         ledger: &mut Ledger,
         now: Timestamp,
+        attempts_max: u32,
     ) -> Judgement {
         let mut ill_of = Vec::new();
         let mut is_known = false;
@@ -194,12 +195,12 @@ impl Circuits {
         }
         let nothing_succeeds = ledger
             .first_failed_at
-            .is_some_and(|first| !self.operation_succeeded_since(first));
+            .is_some_and(|first| self.operation_succeeded_at().is_none_or(|at| at < first));
         if case.probe && !is_known && nothing_succeeds && self.is_outage() {
             return Judgement::ProbedInVain;
         }
         for (key, epoch) in ill_of {
-            take_back(ledger, key, epoch);
+            take_back(ledger, key, epoch, attempts_max);
         }
         self.blame(ledger, now);
         let windows = self.0.iter().filter(|circuit| circuit.is_blamed());
@@ -222,9 +223,8 @@ impl Circuits {
         })
     }
 
-    pub(super) fn operation_succeeded_since(&self, then: Timestamp) -> bool {
-        let success = self.operation().and_then(|view| view.last_success_at);
-        success.is_some_and(|at| at >= then)
+    pub(super) fn operation_succeeded_at(&self) -> Option<Timestamp> {
+        self.operation().and_then(|view| view.last_success_at)
     }
 
     /// The narrower of the two; where they are one, that one.
@@ -317,10 +317,15 @@ fn give_back(ledger: &mut Ledger, gate: &GateKey, epoch: Epoch, failures: u32) {
     }
 }
 
-fn take_back(ledger: &mut Ledger, gate: &GateKey, epoch: Epoch) {
+/// Makes the refunds of an outage count after all: as many as the failure of now leaves room for, for
+/// nothing counts more than `attempts_max`.
+fn take_back(ledger: &mut Ledger, gate: &GateKey, epoch: Epoch, attempts_max: u32) {
     let is_it = |outage: &&mut OutageRefunds| outage.gate == *gate && outage.epoch == epoch;
     if let Some(outage) = ledger.outages.iter_mut().find(is_it) {
-        let failures = std::mem::take(&mut outage.refunds);
+        let room = attempts_max
+            .saturating_sub(1)
+            .saturating_sub(ledger.counted);
+        let failures = std::mem::take(&mut outage.refunds).min(room);
         ledger.counted = ledger.counted.saturating_add(failures);
         ledger.refunded = ledger.refunded.saturating_sub(failures);
     }

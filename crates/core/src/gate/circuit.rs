@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::evidence::Call;
 use super::ramp::Climb;
-use super::{CircuitState, Gate, GateChange, GateOrder, Mode, RefundDue};
+use super::{CircuitState, Gate, GateChange, GateOrder, Mode, ProbeResult, RefundDue};
 use crate::exchange::{Evidence, ProbeToken};
 use crate::message::Epoch;
 use crate::name::GateKey;
@@ -126,6 +126,7 @@ impl Gate {
             epoch: self.epoch,
             at: now,
             why,
+            probe: None,
         }
     }
 
@@ -189,12 +190,14 @@ impl Gate {
         // What tripped it stays the reason for people; and a lost probe's circuit is open again,
         // whether or not a tick has written that down.
         let reason = self.reason.take();
+        let is_lost = self.state() == CircuitState::HalfOpen;
         let mut change = self.turn(
             Circuit::HalfOpen { until },
             "a probe is out".to_owned(),
             now,
         );
         change.from = CircuitState::Open;
+        change.probe = is_lost.then_some(ProbeResult::Lost);
         self.reason = reason;
         (self.probe, change)
     }
@@ -208,18 +211,27 @@ impl Gate {
     pub(super) fn probed(&mut self, verdict: Verdict, cx: &Folding<'_>) -> GateChange {
         let now = cx.now;
         self.probe = ProbeToken(self.probe.0.saturating_add(1));
-        match verdict {
-            Verdict::Success => self.ramp("the probe succeeded", now),
+        let (change, result) = match verdict {
+            Verdict::Success => (
+                self.ramp("the probe succeeded", now),
+                ProbeResult::Succeeded,
+            ),
             Verdict::Failure => {
                 self.tally.run_on();
                 let why = "the probe failed".to_owned();
-                self.trip(why, cx.circuit, now, cx.roll)
+                let change = self.trip(why, cx.circuit, now, cx.roll);
+                (change, ProbeResult::Failed)
             }
             Verdict::Nothing => {
                 let probe_at = self.clock.ahead(now).unwrap_or(now);
                 let why = "the probe proved nothing".to_owned();
-                self.turn(Circuit::Open { probe_at }, why, now)
+                let change = self.turn(Circuit::Open { probe_at }, why, now);
+                (change, ProbeResult::Undecided)
             }
+        };
+        GateChange {
+            probe: Some(result),
+            ..change
         }
     }
 
@@ -326,10 +338,12 @@ impl Gate {
             && until <= now
         {
             let why = "the probe's lease ended".to_owned();
-            return (
-                true,
-                Some(self.turn(Circuit::Open { probe_at: until }, why, now)),
-            );
+            let change = self.turn(Circuit::Open { probe_at: until }, why, now);
+            let lost = GateChange {
+                probe: Some(ProbeResult::Lost),
+                ..change
+            };
+            return (true, Some(lost));
         }
         let may_end = self
             .climb
@@ -438,6 +452,7 @@ impl Gate {
             epoch: self.epoch,
             at: now,
             why: why.to_owned(),
+            probe: None,
         }
     }
 }

@@ -109,6 +109,48 @@ pub struct GateView {
     pub not_before: Option<Timestamp>,
 }
 
+impl GateView {
+    /// Tells whether messages wait behind this gate as quarantined: its circuit is open, half open
+    /// or held open.
+    #[must_use]
+    pub const fn is_quarantine(&self) -> bool {
+        match (self.mode, self.state) {
+            (Mode::ForcedOpen, _) | (Mode::Auto, CircuitState::Open | CircuitState::HalfOpen) => {
+                true
+            }
+            (Mode::Disabled, _) | (Mode::Auto, CircuitState::Closed | CircuitState::Ramping) => {
+                false
+            }
+        }
+    }
+}
+
+/// What became of a probe.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ProbeResult {
+    /// It came through: traffic climbs.
+    Succeeded,
+    /// It failed as the traffic before it did.
+    Failed,
+    /// It proved nothing either way; another is sent.
+    Undecided,
+    /// Its lease ended before it told anything; another is sent.
+    Lost,
+}
+
+impl ProbeResult {
+    /// The word for it, everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Undecided => "undecided",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// A change of a gate, for events.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GateChange {
@@ -124,6 +166,8 @@ pub struct GateChange {
     pub at: Timestamp,
     /// Why, in a few words for people: `5 failures in a row`, `probe succeeded`.
     pub why: String,
+    /// What became of the probe that this change ends, if it ends one.
+    pub probe: Option<ProbeResult>,
 }
 
 /// One gate's row: what people set, the clocks, the circuit, and the evidence behind it.

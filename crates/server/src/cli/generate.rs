@@ -30,10 +30,8 @@ pub(super) fn page(page: Page) -> Result<String, Failure> {
              file, `waystation config show` prints what is in force.\n\n```toml\n{}\n```\n",
             config::DEFAULT_TOML.trim_end()
         )),
-        Page::Metrics => {
-            telemetry::metrics_markdown().map_err(|error| Failure::Failed(error.to_string()))
-        }
+        Page::Metrics => Ok(telemetry::reference::metrics_markdown()),
         Page::Errors => Ok(http::errors_markdown()),
-        Page::Events => Ok(telemetry::events_markdown()),
+        Page::Events => Ok(telemetry::reference::events_markdown()),
     }
 }

@@ -13,7 +13,6 @@ use waystation_core::name::{Destination, KindPattern};
 
 use super::Failure;
 use crate::config::Settings;
-use crate::telemetry::Telemetry;
 
 /// Posts messages of a kind to the destination that each names, which is the kind's own unless the
 /// message says otherwise.
@@ -41,13 +40,12 @@ impl Handler for Routed {
 /// Makes the handlers of all configured endpoints.
 pub(super) fn build(
     settings: &Settings,
-    world: &Arc<Telemetry>,
+    world: &Arc<dyn World>,
 ) -> Result<Vec<(KindPattern, Arc<dyn Handler>)>, Failure> {
     let mut handlers: Vec<(KindPattern, Arc<dyn Handler>)> = Vec::new();
     for route in &settings.routes {
         let make = |destination: &Destination, endpoint: &waystation::http::Endpoint| {
-            let world: Arc<dyn World> = Arc::<Telemetry>::clone(world);
-            HttpHandler::new(endpoint.clone(), world)
+            HttpHandler::new(endpoint.clone(), Arc::clone(world))
                 .map(Arc::new)
                 .map_err(|error| Failure::Wrong(format!("destinations.{destination}: {error}")))
         };

@@ -6,8 +6,11 @@ mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+
+use waystation::{SystemWorld, World};
 
 use crate::config::{self, Overrides, System};
 use crate::{demo, flaky};
@@ -123,9 +126,8 @@ fn run_config(command: &ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
         ConfigCommand::Check(source) => {
             let (_, settings) = config::load(&source.overrides(), &System).map_err(wrong)?;
-            let telemetry = crate::telemetry::Telemetry::new()
-                .map_err(|error| Failure::Failed(error.to_string()))?;
-            handlers::build(&settings, &std::sync::Arc::new(telemetry))?;
+            let world: Arc<dyn World> = Arc::new(SystemWorld::default());
+            handlers::build(&settings, &world)?;
             paper::out("the configuration is good");
         }
         ConfigCommand::Default => paper::out(config::DEFAULT_TOML.trim_end()),

@@ -1,6 +1,5 @@
 //! `waystation serve`: opens the store, starts the engine, listens, drains.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::{Failure, Source, handlers, paper};
 use crate::config::{self, Settings, StoreChoice, System};
 use crate::http::{App, Door, Inner, Limits};
 use crate::supervise;
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::{self, ServerWorld, Telemetry};
 
 /// What `waystation serve` takes.
 #[derive(Debug, clap::Args)]
@@ -68,15 +67,11 @@ pub(super) async fn run(serve: Serve) -> Result<ExitCode, Failure> {
     };
     let (_, settings) = config::load(&serve.source.overrides(), &System)
         .map_err(|error| Failure::Wrong(error.to_string()))?;
-    let colour = std::io::stderr().is_terminal();
-    telemetry::install(
-        settings.log_level,
-        settings.log_format,
-        colour,
-        std::io::stderr,
-    );
+    telemetry::logs::start(settings.log_format.into(), settings.log_level.into())
+        .map_err(|error| Failure::Failed(format!("cannot log: {error}")))?;
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
-    let world = Arc::new(Telemetry::new().map_err(|error| Failure::Failed(error.to_string()))?);
+    let telemetry = Telemetry::new();
+    let world: Arc<dyn World> = Arc::new(ServerWorld::new(Arc::clone(&telemetry)));
     let handlers = handlers::build(&settings, &world)?;
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         Failure::Failed(format!(
@@ -94,7 +89,7 @@ pub(super) async fn run(serve: Serve) -> Result<ExitCode, Failure> {
             .policies(settings.policies.clone())
             .slots(settings.slots)
             .worker(&worker_name())
-            .world(Arc::<Telemetry>::clone(&world) as Arc<dyn World>);
+            .world(Arc::clone(&world));
         for (kinds, handler) in handlers {
             builder = builder.handler(kinds, handler);
         }
@@ -109,7 +104,7 @@ pub(super) async fn run(serve: Serve) -> Result<ExitCode, Failure> {
         listener,
         address,
         &station,
-        (&world, &draining, &stop),
+        (telemetry, &draining, &stop),
     );
     paper::out(&start_line(&settings, address, lacks));
     let corrupt = tokio::select! {
@@ -144,11 +139,11 @@ fn listen(
     listener: TcpListener,
     address: SocketAddr,
     station: &Station,
-    (world, draining, stop): (&Arc<Telemetry>, &CancellationToken, &CancellationToken),
+    (telemetry, draining, stop): (Arc<Telemetry>, &CancellationToken, &CancellationToken),
 ) -> tokio::task::JoinHandle<()> {
     let app = App::new(Inner {
         station: station.clone(),
-        telemetry: Arc::clone(world),
+        telemetry,
         payload_max: settings.payload_max,
         body_timeout: settings.body_timeout,
         draining: draining.clone(),

@@ -39,7 +39,6 @@ pub(crate) use pages::markdown as errors_markdown;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
 pub(crate) use serve::serve;
-pub(crate) use views::quarantined;
 
 /// What every handler of the API needs. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::problem::{Code, Problem, ProblemBody};
 use super::reply::{json, text};
+use crate::telemetry;
 
 /// How the server is.
 #[derive(Serialize, ToSchema)]
@@ -76,16 +77,12 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<Response<Body>, Pro
 /// Gives the metrics in Prometheus' text form.
 #[utoipa::path(get, path = "/metrics", tag = "operating", responses((status = 200, content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response<Body>, Problem> {
-    let (admin, policies, now) = (
-        app.station.admin(),
-        app.station.policies(),
-        app.station.now(),
-    );
-    let lanes = admin.lanes(None, policies.clone(), now).await?;
-    let circuits = admin.circuits(policies, now).await?;
+    let admin = app.station.admin();
+    let (policies, now) = (app.station.policies(), app.station.now());
     let handles = |kind: &waystation_core::name::Kind| app.station.handles(kind);
-    let written = app.telemetry.scrape(&lanes, &circuits, &handles, now);
-    written
-        .map(|body| text("text/plain; version=0.0.4; charset=utf-8", body))
-        .map_err(|error| Problem::new(Code::Internal, error.to_string()))
+    let body = app
+        .telemetry
+        .render(admin.as_ref(), policies, now, &handles)
+        .await?;
+    Ok(text(telemetry::CONTENT_TYPE, body))
 }

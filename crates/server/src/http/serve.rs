@@ -163,7 +163,7 @@ async fn answer(
         Some(problem) => {
             let id = request_id(shared, number);
             if problem.code == Code::Internal {
-                telemetry::log_internal(&id, &problem.detail);
+                telemetry::logs::log_internal(&id, &problem.detail);
             }
             let mut refusal = problem.respond(id);
             if let Some(allow) = response.headers_mut().remove(axum::http::header::ALLOW) {

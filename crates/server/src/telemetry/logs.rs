@@ -1,253 +1,296 @@
-//! Logs: the only place that chooses levels. WARN: it healed itself. ERROR: someone must come.
+//! Logs: one table that gives each event its level, its meaning and what to do about it.
+//!
+//! WARN: it healed itself. ERROR: someone must come. INFO: what an operator wants to have read
+//! afterwards. DEBUG: one line a message; costs a load and a branch where it is not wanted. No line
+//! holds a payload.
 
-#![expect(clippy::disallowed_macros, reason = "the door for logging")]
+use std::fmt;
+use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry};
 use waystation_core::event::Event;
-use waystation_core::gate::CircuitState;
-use waystation_core::message::State;
-use waystation_core::outcome::ErrorClass;
+use waystation_core::exchange::MassFailure;
 
+use super::line::{FIELDS, fields, sentence};
 use crate::config::{LogFormat, LogLevel};
-use crate::text::duration_text;
 
-/// Sends logs to standard error from now on; a second call changes nothing.
-pub(crate) fn install(
-    level: LogLevel,
-    format: LogFormat,
-    colour: bool,
-    writer: fn() -> std::io::Stderr,
-) {
-    let level = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-    };
-    // Other crates' words are for their authors; ours are chosen here.
-    let filter = EnvFilter::new(format!("warn,waystation={level}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
-    let installed = match format {
-        LogFormat::Human => builder.with_ansi(colour).with_target(false).try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
-    };
-    if installed.is_err() {
-        tracing::debug!("logs were installed already");
+/// Under what our lines are filtered; other crates' lines are shown from WARN on.
+const TARGET: &str = "waystation";
+
+/// In which form lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// For eyes.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much a line matters, and from which level on lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Level {
+    /// Someone must come.
+    Error,
+    /// It healed itself.
+    Warn,
+    /// What an operator wants to have read afterwards.
+    Info,
+    /// What happened to one message.
+    Debug,
+}
+
+impl Level {
+    /// The word for it, as lines show it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Warn => "WARN",
+            Self::Info => "INFO",
+            Self::Debug => "DEBUG",
+        }
+    }
+
+    const fn filter(self) -> LevelFilter {
+        match self {
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+        }
     }
 }
 
-/// Writes down a request that failed by our own fault; its answer names the id.
+/// What the log and the reference say of one event.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) event: &'static str,
+    /// Which of the event's cases, where they differ in level.
+    pub(super) case: &'static str,
+    pub(super) level: Level,
+    pub(super) meaning: &'static str,
+    /// What to do now; empty for nothing.
+    pub(super) advice: &'static str,
+}
+
+macro_rules! entries {
+    ($($id:ident: $event:literal, $case:literal, $level:ident, $meaning:literal, $advice:literal;)*) => {
+        $(const $id: Entry = Entry {
+            event: $event,
+            case: $case,
+            level: Level::$level,
+            meaning: $meaning,
+            advice: $advice,
+        };)*
+
+        /// All of them, in the order of the reference.
+        pub(super) const ALL: &[&Entry] = &[$(&$id),*];
+    };
+}
+
+entries! {
+    ACCEPTED: "Accepted", "", Debug,
+        "messages of one lane were accepted: they are on disk", "";
+    REJECTED: "Rejected", "", Debug,
+        "a submit was refused and nothing was written", "the answer told the sender why";
+    ATTEMPT_ENDED: "AttemptEnded", "", Debug,
+        "an attempt ended and what becomes of the message is on disk", "";
+    STALE_SETTLEMENT: "StaleSettlement", "", Warn,
+        "a worker reported on a lease that was no longer its own; nothing changed",
+        "if this repeats, let workers renew their leases or give them longer ones";
+    LEASE_LOST: "LeaseLost", "", Warn,
+        "a lease ended without an outcome: its worker died or hung; the message goes out again",
+        "if this repeats, look at the worker";
+    GATE_CHANGED: "GateChanged", "", Info,
+        "a circuit came into another state, or a person changed a gate", "";
+    REFUNDED: "Refunded", "", Info,
+        "attempts that failed in an outage were given back to their messages", "";
+    MASS_FAILURE_BEGAN: "MassFailure", "begins", Error,
+        "so many messages of a lane died that further ones are parked",
+        "find the cause, then unpark or cancel them by their incident: POST /v1/lanes/{lane}/unpark";
+    MASS_FAILURE_ENDED: "MassFailure", "ends", Info,
+        "a lane's deaths are within their budget again; what was parked stays parked",
+        "unpark or cancel them by their incident";
+    EXPIRED: "Expired", "", Debug,
+        "messages were cancelled because they expired", "";
+    PRUNED: "Pruned", "", Debug,
+        "finished messages were removed after their retention", "";
+    THROTTLED_LONG: "ThrottledLong", "", Warn,
+        "a destination has answered with nothing but throttling for ten minutes",
+        "lower the destination's rate, or ask its owner for more";
+    CLOCK_STEPPED: "ClockStepped", "", Warn,
+        "the wall clock stepped by more than a minute; nothing expires or repeats by it",
+        "check the machine's time; the step is followed after ten stable minutes";
+    STORE_TROUBLED: "StoreTroubled", "", Warn,
+        "the store did not answer or refused; what was asked will be asked again",
+        "if it does not recover by itself, look at the disk or the database";
+    STORE_RECOVERED: "StoreRecovered", "", Info,
+        "the store answers again", "";
+    STORE_CORRUPT: "StoreCorrupt", "", Error,
+        "the store is damaged or could not make a write durable: the node has stopped",
+        "do not start again on these files: copy them away, then restore a backup";
+    COMMITTED: "Committed", "", Debug,
+        "a transaction of the store is on disk", "";
+    DRAINING: "Draining", "", Info,
+        "shutdown has begun: nothing new is started", "";
+    DRAINED: "Drained", "", Info,
+        "shutdown is over; what was not done is handed back uncounted", "";
+}
+
+/// Gives an event its place in the table.
+pub(super) const fn entry(event: &Event) -> &'static Entry {
+    match event {
+        Event::Accepted { .. } => &ACCEPTED,
+        Event::Rejected { .. } => &REJECTED,
+        Event::AttemptEnded { .. } => &ATTEMPT_ENDED,
+        Event::StaleSettlement { .. } => &STALE_SETTLEMENT,
+        Event::LeaseLost { .. } => &LEASE_LOST,
+        Event::GateChanged(_) => &GATE_CHANGED,
+        Event::Refunded { .. } => &REFUNDED,
+        Event::MassFailure(MassFailure { begins: true, .. }) => &MASS_FAILURE_BEGAN,
+        Event::MassFailure(MassFailure { begins: false, .. }) => &MASS_FAILURE_ENDED,
+        Event::Expired { .. } => &EXPIRED,
+        Event::Pruned { .. } => &PRUNED,
+        Event::ThrottledLong { .. } => &THROTTLED_LONG,
+        Event::ClockStepped { .. } => &CLOCK_STEPPED,
+        Event::StoreTroubled { .. } => &STORE_TROUBLED,
+        Event::StoreRecovered => &STORE_RECOVERED,
+        Event::StoreCorrupt { .. } => &STORE_CORRUPT,
+        Event::Committed { .. } => &COMMITTED,
+        Event::Draining { .. } => &DRAINING,
+        Event::Drained { .. } => &DRAINED,
+    }
+}
+
+/// Starts the process's log on standard error: our lines from `level` on, other crates' from WARN.
+///
+/// # Errors
+/// The process has a log already; that one goes on.
+pub(crate) fn start(format: Format, level: Level) -> anyhow::Result<()> {
+    let ansi = std::io::stderr().is_terminal();
+    let subscriber = subscriber(format, level, ansi, std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(())
+}
+
+/// Writes that a request failed for a reason of ours; the answer has the same id.
 pub(crate) fn log_internal(request_id: &str, detail: &str) {
     tracing::error!(request_id, detail, "a request failed");
 }
 
-/// Writes an event at its level.
-pub(super) fn log(event: &Event) {
-    match event {
-        Event::AttemptEnded { .. } => log_attempt(event),
-        Event::Accepted {
-            lane,
-            count,
-            duplicates,
-        } => tracing::debug!(%lane, count, duplicates, "accepted"),
-        Event::Rejected { reason } => tracing::debug!(reason, "refused"),
-        Event::StaleSettlement { lease } => {
-            tracing::info!(id = %lease.id, "a late word on a lost lease changed nothing")
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
         }
-        Event::LeaseLost { id, lane } => {
-            tracing::warn!(%id, %lane, "a lease ended without an outcome; the message goes round again")
+    }
+}
+
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
         }
-        Event::GateChanged(change) => {
-            let (gate, to, why) = (&change.key, change.to.as_str(), &change.why);
-            match change.to {
-                CircuitState::Open => {
-                    tracing::warn!(circuit = %gate, to, why, "the circuit opened: its messages wait without losing attempts")
-                }
-                CircuitState::HalfOpen | CircuitState::Ramping | CircuitState::Closed => {
-                    tracing::info!(circuit = %gate, from = change.from.as_str(), to, why, "the circuit changed");
-                }
-            }
+    }
+}
+
+/// Builds a log that writes to `writer`.
+pub(super) fn subscriber<W>(
+    format: Format,
+    level: Level,
+    ansi: bool,
+    writer: W,
+) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let others = level.filter().min(LevelFilter::WARN);
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target(TARGET, level.filter());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(ansi)
+        .with_target(false);
+    let lines = match format {
+        // Our sentences say all that their fields do; of others' lines the fields are shown.
+        Format::Human => {
+            let fields = debug_fn(|to, field, value| match field.name() {
+                "message" => write!(to, "{value:?}"),
+                name if FIELDS.contains(&name) => Ok(()),
+                name => write!(to, " {name}={value:?}"),
+            });
+            lines.fmt_fields(fields).boxed()
         }
-        Event::Refunded { gate, count } => {
-            tracing::info!(circuit = %gate, count, "attempts were given back after the trip")
-        }
-        Event::MassFailure(mass) if mass.begins => {
-            let (lane, incident) = (&mass.lane, mass.incident.0);
-            tracing::error!(%lane, incident, "a mass failure: further deaths are parked; decide with POST /v1/lanes/{lane}/unpark or cancel");
-        }
-        Event::MassFailure(mass) => {
-            tracing::info!(lane = %mass.lane, incident = mass.incident.0, "the mass failure is over")
-        }
-        Event::Expired { count } => tracing::info!(count, "messages expired"),
-        Event::Pruned { count } => {
-            tracing::debug!(count, "finished messages left after their retention")
-        }
-        Event::ThrottledLong { gate } => {
-            tracing::error!(destination = %gate, "nothing but throttling for ten minutes; ask for a higher limit, or set a rate")
-        }
-        Event::ClockStepped { by, ahead } => {
-            let direction = if *ahead { "ahead" } else { "back" };
-            tracing::warn!(
-                by = duration_text(*by),
-                direction,
-                "the wall clock stepped; store time goes on steadily"
+        Format::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed(),
+    };
+    Registry::default().with(lines.with_filter(filter))
+}
+
+macro_rules! write_at {
+    ($level:ident, $entry:expr, $event:expr) => {
+        if tracing::enabled!(target: TARGET, tracing::Level::$level) {
+            let line = fields($event);
+            tracing::event!(
+                target: TARGET,
+                tracing::Level::$level,
+                event = $entry.event,
+                id = line.id.map(tracing::field::display),
+                lane = line.lane.map(tracing::field::display),
+                attempt = line.attempt,
+                fence = line.fence,
+                outcome = line.outcome,
+                class = line.class,
+                code = line.code,
+                state = line.state,
+                took_ms = line.took_ms,
+                circuit = line.circuit.map(tracing::field::display),
+                count = line.count,
+                incident = line.incident,
+                reason = line.reason,
+                error = line.error,
+                "{}",
+                Sentence($entry, $event)
             );
         }
-        Event::StoreTroubled { during, error } => {
-            tracing::warn!(during, %error, "the store is in trouble; it will be asked again")
-        }
-        Event::StoreRecovered => tracing::info!("the store answers again"),
-        Event::StoreCorrupt { error } => {
-            tracing::error!(%error, "the store is corrupt: stopping; restore a backup or move the disk")
-        }
-        Event::Committed { took, changes } => tracing::trace!(?took, changes, "committed"),
-        Event::Draining { running } => {
-            tracing::info!(running, "shutting down: nothing new is started")
-        }
-        Event::Drained { handed_back } => tracing::info!(handed_back, "shut down"),
-    }
-}
-
-fn log_attempt(event: &Event) {
-    let Event::AttemptEnded {
-        id,
-        lane,
-        attempt,
-        outcome,
-        class,
-        code,
-        state,
-        took,
-        ..
-    } = event
-    else {
-        return;
     };
-    let (class, code) = (
-        class.map_or("", ErrorClass::as_str),
-        code.as_deref().unwrap_or(""),
-    );
-    let took_ms = took.as_millis();
-    match state {
-        State::Dead => {
-            tracing::error!(%id, %lane, attempt, outcome, class, code, "a message is dead; a person decides")
-        }
-        State::Waiting if class == ErrorClass::Poison.as_str() => {
-            tracing::warn!(%id, %lane, attempt, outcome, "a message struck its worker down; it runs apart from now on");
-        }
-        State::Waiting | State::Leased | State::Parked | State::Completed | State::Cancelled => {
-            tracing::debug!(%id, %lane, attempt, outcome, class, code, took_ms, state = state.as_str(), "attempt ended");
-        }
+}
+
+/// Writes an event's line if its level is wanted; nothing is formatted otherwise.
+pub(super) fn write(event: &Event) {
+    let entry = entry(event);
+    match entry.level {
+        Level::Error => write_at!(ERROR, entry, event),
+        Level::Warn => write_at!(WARN, entry, event),
+        Level::Info => write_at!(INFO, entry, event),
+        Level::Debug => write_at!(DEBUG, entry, event),
     }
 }
 
-/// Every event with its level, for the reference.
-const EVENTS: &[(&str, &str, &str)] = &[
-    (
-        "Accepted",
-        "debug",
-        "Messages were accepted: they are on disk.",
-    ),
-    (
-        "Rejected",
-        "debug",
-        "A submit was refused; nothing was written.",
-    ),
-    (
-        "AttemptEnded",
-        "debug; warn for a strike, error for a death",
-        "An attempt ended and its disposition is on disk.",
-    ),
-    (
-        "StaleSettlement",
-        "info",
-        "A settlement came with an old fence: it changed nothing.",
-    ),
-    ("LeaseLost", "warn", "A lease ended without an outcome."),
-    (
-        "GateChanged",
-        "info; warn when a circuit opens",
-        "A gate changed.",
-    ),
-    ("Refunded", "info", "Failures were given back after a trip."),
-    (
-        "MassFailure",
-        "error when it begins, info when it ends",
-        "The deaths of a lane passed their budget.",
-    ),
-    ("Expired", "info", "Messages expired."),
-    (
-        "Pruned",
-        "debug",
-        "Finished messages were removed after their retention.",
-    ),
-    (
-        "ThrottledLong",
-        "error",
-        "A destination has answered with nothing but throttling for ten minutes.",
-    ),
-    (
-        "ClockStepped",
-        "warn",
-        "The wall clock stepped by more than a minute.",
-    ),
-    (
-        "StoreTroubled",
-        "warn",
-        "The store did not answer or refused; what was asked will be asked again.",
-    ),
-    ("StoreRecovered", "info", "The store answers again."),
-    (
-        "StoreCorrupt",
-        "error",
-        "The store is corrupt: the node stops.",
-    ),
-    (
-        "Committed",
-        "trace",
-        "A transaction of the store is on disk.",
-    ),
-    (
-        "Draining",
-        "info",
-        "Shutdown has begun: nothing new is started.",
-    ),
-    ("Drained", "info", "Shutdown is over."),
-];
+/// What happened, and for what is above INFO also what to do now.
+struct Sentence<'a>(&'a Entry, &'a Event);
 
-/// Writes all events as Markdown, for the reference.
-pub(crate) fn markdown() -> String {
-    let mut page = String::from(
-        "# Events\n\nWhat the engine says; logs and metrics are its readers. `warn`: it healed itself. `error`: someone must come.\n\n\
-         | event | level | means |\n|---|---|---|\n",
-    );
-    for (name, level, means) in EVENTS {
-        page.push_str(&format!("| `{name}` | {level} | {means} |\n"));
-    }
-    page
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn every_event_has_its_place_in_the_reference() {
-        let source = include_str!("../../../core/src/event.rs");
-        let variants: Vec<&str> = source
-            .lines()
-            .filter_map(|line| line.strip_prefix("    "))
-            .filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))
-            .filter_map(|line| line.split([' ', '(', ',']).next())
-            .collect();
-        let mut listed: Vec<&str> = super::EVENTS.iter().map(|(name, ..)| *name).collect();
-        let mut variants = variants;
-        listed.sort_unstable();
-        variants.sort_unstable();
-        assert_eq!(listed, variants);
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(entry, event) = self;
+        f.write_str(&sentence(event))?;
+        if entry.level <= Level::Warn && !entry.advice.is_empty() {
+            write!(f, "; {}", entry.advice)?;
+        }
+        Ok(())
     }
 }

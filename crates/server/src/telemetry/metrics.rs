@@ -1,217 +1,217 @@
-//! Prometheus metrics. Labels hold names that people chose, never an id or a key.
+//! Every metric: one table of what there is, and the counters that events feed.
+//!
+//! Counting is on the path of every message, so the series of a lane are looked up once and kept;
+//! an event then costs one hash of the lane and a few atomics (measured on two busy cores: accepted
+//! 0.1 µs, an attempt's end 0.2 µs; with 10,000 lanes in turn up to 0.7 µs). Labels are names that people gave
+//! (queues, kinds, destinations) and words of ours, never an id or a key.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 use waystation_core::event::Event;
-use waystation_core::gate::{CircuitState, GateChange, Mode};
-use waystation_core::message::State;
-use waystation_core::name::Kind;
+use waystation_core::exchange::LANES_MAX;
+use waystation_core::gate::GateChange;
+use waystation_core::name::{GateKey, Lane};
 use waystation_core::outcome::ErrorClass;
-use waystation_core::time::Timestamp;
-use waystation_store::{CircuitRow, LaneRow};
 
-const SECONDS: &[f64] = &[
+/// One metric, as code and documents know it.
+#[derive(Debug)]
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    pub(super) labels: &'static [&'static str],
+    pub(super) meaning: &'static str,
+}
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// Rises, from zero at the process's start.
+    Counter,
+    /// Read from the store at each scrape.
+    Gauge,
+    /// Counts by upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// Seconds of an attempt: a local call to a slow destination's time-out.
+const ATTEMPT_BOUNDS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    300.0, 3_600.0,
 ];
-const COMMIT_SECONDS: &[f64] = &[
+/// Seconds from acceptance to completion: at once to the last step of the default backoff.
+const LATENCY_BOUNDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
+    3_600.0, 21_600.0, 86_400.0,
+];
+/// Seconds of a commit: an fsync takes 0.1 to 4 ms on a sound disk.
+const COMMIT_BOUNDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
 ];
-const BATCH_SIZES: &[f64] = &[
+/// Calls that share a commit.
+const BATCH_BOUNDS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0,
 ];
 
-/// All metrics of one process.
+/// Where messages come from: this server's one door for them is its HTTP API.
+const SOURCE: &str = "http";
+/// The label under which everything beyond a limit is counted; no name can be this, for the
+/// brackets.
+const OTHER: &str = "(other)";
+/// Lanes with series of their own. A store has no more at a time, but it forgets idle lanes and
+/// counters must not.
+const LANE_SERIES_MAX: usize = LANES_MAX;
+/// Circuits with series of their own: each lane can bring two.
+const CIRCUIT_SERIES_MAX: usize = 2 * LANES_MAX;
+
+macro_rules! metrics {
+    ($($id:ident: $name:literal, $shape:expr, [$($label:literal),*], $meaning:literal;)*) => {
+        $(pub(super) const $id: Metric = Metric {
+            name: $name,
+            shape: $shape,
+            labels: &[$($label),*],
+            meaning: $meaning,
+        };)*
+
+        /// All of them, in the order of the reference.
+        pub(super) const ALL: &[&Metric] = &[$(&$id),*];
+    };
+}
+
+metrics! {
+    ACCEPTED: "waystation_messages_accepted_total", Shape::Counter, ["queue", "kind", "source"],
+        "messages accepted and on disk, duplicates left out; `source` is the door they came through";
+    REJECTED: "waystation_messages_rejected_total", Shape::Counter, ["reason"],
+        "submits refused with nothing written, by the error's code";
+    MESSAGES: "waystation_messages", Shape::Gauge, ["queue", "kind", "state"],
+        "messages in the store by state; ended ones until their retention is over";
+    OLDEST_DUE: "waystation_oldest_due_seconds", Shape::Gauge, ["queue", "kind"],
+        "for how long the longest-due message has been due; 0 where none is";
+    ATTEMPTS: "waystation_attempts_total", Shape::Counter, ["kind", "destination", "outcome", "class"],
+        "attempts ended, by outcome and error class (empty where it is no error)";
+    ATTEMPT_DURATION: "waystation_attempt_duration_seconds", Shape::Histogram(ATTEMPT_BOUNDS), ["kind", "destination"],
+        "how long attempts took, from the claim to their outcome";
+    DELIVERY_LATENCY: "waystation_delivery_latency_seconds", Shape::Histogram(LATENCY_BOUNDS), ["queue", "kind"],
+        "from acceptance to completion, delays and outages included";
+    CIRCUIT_STATE: "waystation_circuit_state", Shape::Gauge, ["circuit"],
+        "0 closed, 1 half open or ramping, 2 open or held open; a disabled one is 0";
+    CIRCUIT_TRANSITIONS: "waystation_circuit_transitions_total", Shape::Counter, ["circuit", "to"],
+        "circuits that came into a state through this node";
+    PROBES: "waystation_probes_total", Shape::Counter, ["circuit", "result"],
+        "probes ended: `succeeded`, `failed`, `undecided` (proved nothing), `lost` (its lease ended first)";
+    REFUNDED: "waystation_refunded_attempts_total", Shape::Counter, ["circuit"],
+        "attempts given back because they failed in an outage of this circuit";
+    QUARANTINED: "waystation_quarantined", Shape::Gauge, ["queue", "kind"],
+        "messages that wait behind an open, half-open or held-open circuit";
+    DEAD_LETTERS: "waystation_dead_letters", Shape::Gauge, ["queue", "kind"],
+        "messages given up, waiting for a person";
+    LEASES_ACTIVE: "waystation_leases_active", Shape::Gauge, [],
+        "messages that a worker has now, in the whole fleet";
+    LEASES_LOST: "waystation_leases_lost_total", Shape::Counter, [],
+        "leases that ended without an outcome, found by this node";
+    STORE_COMMIT: "waystation_store_commit_seconds", Shape::Histogram(COMMIT_BOUNDS), [],
+        "how long the store's commits took until they were durable";
+    STORE_BATCH: "waystation_store_batch_size", Shape::Histogram(BATCH_BOUNDS), [],
+        "calls that shared one commit";
+    LANES_UNHANDLED: "waystation_lanes_unhandled", Shape::Gauge, [],
+        "lanes in which messages wait and whose kind nobody handles through this node";
+    BUILD_INFO: "waystation_build_info", Shape::Gauge, ["version"],
+        "always 1; which build this is";
+}
+
+impl Metric {
+    pub(super) fn opts(&self) -> Opts {
+        Opts::new(self.name, self.meaning)
+    }
+
+    fn counter(&self, registry: &Registry) -> IntCounterVec {
+        debug_assert!(matches!(self.shape, Shape::Counter));
+        let counter = IntCounterVec::new(self.opts(), self.labels);
+        registered(registry, counter)
+    }
+
+    fn histogram(&self, registry: &Registry) -> HistogramVec {
+        let bounds = match self.shape {
+            Shape::Histogram(bounds) => bounds.to_vec(),
+            Shape::Counter | Shape::Gauge => Vec::new(),
+        };
+        let opts = HistogramOpts::new(self.name, self.meaning).buckets(bounds);
+        registered(registry, HistogramVec::new(opts, self.labels))
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
+    let collector = made.expect("the table's names and labels are valid");
+    registry
+        .register(Box::new(collector.clone()))
+        .expect("each of the table's names is there once");
+    collector
+}
+
+/// The counters and histograms that events feed.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    registry: Registry,
     accepted: IntCounterVec,
     rejected: IntCounterVec,
-    messages: IntGaugeVec,
-    oldest_due: GaugeVec,
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     delivery_latency: HistogramVec,
-    circuit_state: IntGaugeVec,
     circuit_transitions: IntCounterVec,
     probes: IntCounterVec,
     refunded: IntCounterVec,
-    quarantined: IntGaugeVec,
-    dead_letters: IntGaugeVec,
-    leases_active: IntGauge,
     leases_lost: IntCounter,
-    commit_seconds: Histogram,
-    batch_size: Histogram,
-    lanes_unhandled: IntGauge,
-}
-
-/// Registers a metric and hands it back.
-fn keep<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    made: prometheus::Result<C>,
-) -> prometheus::Result<C> {
-    let metric = made?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
+    store_commit: Histogram,
+    store_batch: Histogram,
+    lanes: Known<Lane, LaneSeries>,
+    /// Labels of circuits.
+    circuits: Known<GateKey, String>,
 }
 
 impl Metrics {
-    pub(super) fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let r = &registry;
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            keep(r, IntCounterVec::new(Opts::new(name, help), labels))
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            keep(r, IntGaugeVec::new(Opts::new(name, help), labels))
-        };
-        let seconds = |name: &str, help: &str, labels: &[&str]| {
-            keep(
-                r,
-                HistogramVec::new(
-                    HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
-                    labels,
-                ),
-            )
-        };
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            keep(
-                r,
-                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())),
-            )
-        };
-        let build = Opts::new(
-            "waystation_build_info",
-            "Always 1; the label tells the version.",
-        )
-        .const_label("version", env!("CARGO_PKG_VERSION"));
-        keep(r, Gauge::with_opts(build))?.set(1.0);
-        Ok(Self {
-            accepted: counters(
-                "waystation_messages_accepted_total",
-                "Messages accepted: they are on disk.",
-                &["queue", "kind", "source"],
-            )?,
-            rejected: counters(
-                "waystation_messages_rejected_total",
-                "Submits refused, by the error's code.",
-                &["reason"],
-            )?,
-            messages: gauges(
-                "waystation_messages",
-                "Messages by state.",
-                &["queue", "kind", "state"],
-            )?,
-            oldest_due: keep(
-                r,
-                GaugeVec::new(
-                    Opts::new(
-                        "waystation_oldest_due_seconds",
-                        "How long the longest-due message has been due.",
-                    ),
-                    &["queue", "kind"],
-                ),
-            )?,
-            attempts: counters(
-                "waystation_attempts_total",
-                "Attempts that ended.",
-                &["kind", "destination", "outcome", "class"],
-            )?,
-            attempt_duration: seconds(
-                "waystation_attempt_duration_seconds",
-                "How long attempts took.",
-                &["kind", "destination"],
-            )?,
-            delivery_latency: seconds(
-                "waystation_delivery_latency_seconds",
-                "From acceptance to completion.",
-                &["queue", "kind"],
-            )?,
-            circuit_state: gauges(
-                "waystation_circuit_state",
-                "0 closed, 1 half open or ramping, 2 open.",
-                &["circuit"],
-            )?,
-            circuit_transitions: counters(
-                "waystation_circuit_transitions_total",
-                "Changes of a circuit's state.",
-                &["circuit", "to"],
-            )?,
-            probes: counters(
-                "waystation_probes_total",
-                "Probes of half-open circuits.",
-                &["circuit", "result"],
-            )?,
-            refunded: counters(
-                "waystation_refunded_attempts_total",
-                "Attempts given back because of an outage.",
-                &["circuit"],
-            )?,
-            quarantined: gauges(
-                "waystation_quarantined",
-                "Messages that wait behind an open circuit.",
-                &["queue", "kind"],
-            )?,
-            dead_letters: gauges(
-                "waystation_dead_letters",
-                "Messages that were given up.",
-                &["queue", "kind"],
-            )?,
-            leases_active: keep(
-                r,
-                IntGauge::new("waystation_leases_active", "Messages that a worker has."),
-            )?,
-            leases_lost: keep(
-                r,
-                IntCounter::new(
-                    "waystation_leases_lost_total",
-                    "Leases that ended without an outcome.",
-                ),
-            )?,
-            commit_seconds: histogram(
-                "waystation_store_commit_seconds",
-                "How long the store's transactions took.",
-                COMMIT_SECONDS,
-            )?,
-            batch_size: histogram(
-                "waystation_store_batch_size",
-                "Changes that shared a transaction.",
-                BATCH_SIZES,
-            )?,
-            lanes_unhandled: keep(
-                r,
-                IntGauge::new(
-                    "waystation_lanes_unhandled",
-                    "Lanes with waiting messages that nobody handles.",
-                ),
-            )?,
+    pub(super) fn new(registry: &Registry) -> Self {
+        let none: &[&str] = &[];
+        let build = registered(
             registry,
-        })
+            IntGaugeVec::new(BUILD_INFO.opts(), BUILD_INFO.labels),
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            accepted: ACCEPTED.counter(registry),
+            rejected: REJECTED.counter(registry),
+            attempts: ATTEMPTS.counter(registry),
+            attempt_duration: ATTEMPT_DURATION.histogram(registry),
+            delivery_latency: DELIVERY_LATENCY.histogram(registry),
+            circuit_transitions: CIRCUIT_TRANSITIONS.counter(registry),
+            probes: PROBES.counter(registry),
+            refunded: REFUNDED.counter(registry),
+            leases_lost: LEASES_LOST.counter(registry).with_label_values(none),
+            store_commit: STORE_COMMIT.histogram(registry).with_label_values(none),
+            store_batch: STORE_BATCH.histogram(registry).with_label_values(none),
+            lanes: Known::new(LANE_SERIES_MAX, LaneSeries::new(OTHER, OTHER, OTHER)),
+            circuits: Known::new(CIRCUIT_SERIES_MAX, OTHER.to_owned()),
+        }
     }
 
-    pub(super) fn rejected(&self, reason: &str) {
-        self.rejected.with_label_values(&[reason]).inc();
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "batch sizes are small")]
+    /// Counts what an event tells.
     pub(super) fn count(&self, event: &Event) {
         match event {
             Event::Accepted {
                 lane,
                 count,
                 duplicates,
-            } => {
-                let labels = [lane.queue().as_str(), lane.kind().as_str(), "http"];
-                self.accepted
-                    .with_label_values(&labels)
-                    .inc_by(u64::from(count.saturating_sub(*duplicates)));
+            } => self.count_accepted(lane, count.saturating_sub(*duplicates)),
+            Event::Committed { took, changes } => {
+                self.store_commit.observe(took.as_secs_f64());
+                self.store_batch.observe(f64::from(*changes));
             }
-            Event::Rejected { reason } => self.rejected(reason),
+            Event::Rejected { reason } => self.rejected.with_label_values(&[*reason]).inc(),
             Event::AttemptEnded {
                 lane,
                 outcome,
@@ -221,34 +221,20 @@ impl Metrics {
                 refunded_by,
                 ..
             } => {
-                let (kind, destination) = (lane.kind().as_str(), lane.destination().as_str());
-                let class = class.map_or("", ErrorClass::as_str);
-                self.attempts
-                    .with_label_values(&[kind, destination, outcome, class])
-                    .inc();
-                self.attempt_duration
-                    .with_label_values(&[kind, destination])
-                    .observe(took.as_secs_f64());
+                let series = self.series(lane);
+                series.attempts(self, outcome, *class).inc();
+                series.duration(self).observe(took.as_secs_f64());
                 if let Some(latency) = latency {
-                    self.delivery_latency
-                        .with_label_values(&[lane.queue().as_str(), kind])
-                        .observe(latency.as_secs_f64());
+                    series.latency(self).observe(latency.as_secs_f64());
                 }
                 if let Some(gate) = refunded_by {
-                    self.refunded.with_label_values(&[&gate.to_string()]).inc();
+                    self.count_refunded(gate, 1);
                 }
             }
             Event::LeaseLost { .. } => self.leases_lost.inc(),
             Event::GateChanged(change) => self.count_change(change),
-            Event::Refunded { gate, count } => {
-                self.refunded
-                    .with_label_values(&[&gate.to_string()])
-                    .inc_by(u64::from(*count));
-            }
-            Event::Committed { took, changes } => {
-                self.commit_seconds.observe(took.as_secs_f64());
-                self.batch_size.observe(f64::from(*changes));
-            }
+            Event::Refunded { gate, count } => self.count_refunded(gate, *count),
+            // These are seen in what the store counts, or are for the log alone.
             Event::StaleSettlement { .. }
             | Event::MassFailure(_)
             | Event::Expired { .. }
@@ -263,175 +249,164 @@ impl Metrics {
         }
     }
 
+    fn series(&self, lane: &Lane) -> Arc<LaneSeries> {
+        self.lanes.get(lane, |lane| {
+            LaneSeries::new(
+                lane.queue().as_str(),
+                lane.destination().as_str(),
+                lane.kind().as_str(),
+            )
+        })
+    }
+
+    fn circuit(&self, gate: &GateKey) -> Arc<String> {
+        self.circuits.get(gate, GateKey::to_string)
+    }
+
+    fn count_accepted(&self, lane: &Lane, count: u32) {
+        let series = self.series(lane);
+        series.accepted(self).inc_by(u64::from(count));
+    }
+
+    fn count_refunded(&self, gate: &GateKey, count: u32) {
+        let circuit = self.circuit(gate);
+        let refunded = self.refunded.with_label_values(&[circuit.as_str()]);
+        refunded.inc_by(u64::from(count));
+    }
+
     fn count_change(&self, change: &GateChange) {
-        // An operator's write on a gate need not move its circuit.
-        if change.from == change.to {
-            return;
+        let circuit = self.circuit(&change.key);
+        if let Some(probe) = change.probe {
+            self.probes
+                .with_label_values(&[circuit.as_str(), probe.as_str()])
+                .inc();
         }
-        let circuit = change.key.to_string();
-        self.circuit_transitions
-            .with_label_values(&[circuit.as_str(), change.to.as_str()])
-            .inc();
-        let result = match (change.from, change.to) {
-            (CircuitState::HalfOpen, CircuitState::Ramping | CircuitState::Closed) => "success",
-            (CircuitState::HalfOpen, CircuitState::Open) => "failure",
-            (CircuitState::HalfOpen, CircuitState::HalfOpen)
-            | (CircuitState::Closed | CircuitState::Open | CircuitState::Ramping, _) => return,
-        };
-        self.probes
-            .with_label_values(&[circuit.as_str(), result])
-            .inc();
+        // A pause or its end changes the gate and leaves the circuit as it is.
+        if change.from != change.to {
+            self.circuit_transitions
+                .with_label_values(&[circuit.as_str(), change.to.as_str()])
+                .inc();
+        }
+    }
+}
+
+/// The series of one lane, each found at its first use, so that nothing stands at zero that never
+/// happened.
+#[derive(Debug)]
+struct LaneSeries {
+    queue: String,
+    destination: String,
+    kind: String,
+    accepted: OnceLock<IntCounter>,
+    duration: OnceLock<Histogram>,
+    latency: OnceLock<Histogram>,
+    /// At most a dozen: an outcome has one class.
+    attempts: RwLock<Vec<AttemptSeries>>,
+}
+
+#[derive(Debug)]
+struct AttemptSeries {
+    outcome: &'static str,
+    class: Option<ErrorClass>,
+    counter: IntCounter,
+}
+
+impl LaneSeries {
+    fn new(queue: &str, destination: &str, kind: &str) -> Self {
+        Self {
+            queue: queue.to_owned(),
+            destination: destination.to_owned(),
+            kind: kind.to_owned(),
+            accepted: OnceLock::new(),
+            duration: OnceLock::new(),
+            latency: OnceLock::new(),
+            attempts: RwLock::new(Vec::new()),
+        }
     }
 
-    pub(super) fn scrape(
+    fn accepted(&self, all: &Metrics) -> &IntCounter {
+        let labels = [self.queue.as_str(), &self.kind, SOURCE];
+        self.accepted
+            .get_or_init(|| all.accepted.with_label_values(&labels))
+    }
+
+    fn duration(&self, all: &Metrics) -> &Histogram {
+        let labels = [self.kind.as_str(), &self.destination];
+        self.duration
+            .get_or_init(|| all.attempt_duration.with_label_values(&labels))
+    }
+
+    fn latency(&self, all: &Metrics) -> &Histogram {
+        let labels = [self.queue.as_str(), &self.kind];
+        self.latency
+            .get_or_init(|| all.delivery_latency.with_label_values(&labels))
+    }
+
+    fn attempts(
         &self,
-        lanes: &[LaneRow],
-        circuits: &[CircuitRow],
-        handles: &dyn Fn(&Kind) -> bool,
-        now: Timestamp,
-    ) -> prometheus::Result<String> {
-        // Set anew from rows each time, so that lanes which are gone leave.
-        for gauge in [
-            &self.messages,
-            &self.quarantined,
-            &self.dead_letters,
-            &self.circuit_state,
-        ] {
-            gauge.reset();
+        all: &Metrics,
+        outcome: &'static str,
+        class: Option<ErrorClass>,
+    ) -> IntCounter {
+        let known = self.attempts.read().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |one: &&AttemptSeries| one.outcome == outcome && one.class == class;
+        if let Some(one) = known.iter().find(is_it) {
+            return one.counter.clone();
         }
-        self.oldest_due.reset();
-        let mut oldest: BTreeMap<(&str, &str), f64> = BTreeMap::new();
-        let (mut leased, mut unhandled) = (0, 0);
-        for row in lanes {
-            let (queue, kind) = (row.lane.queue().as_str(), row.lane.kind().as_str());
-            let counts = row.counts;
-            for (state, count) in [
-                (State::Waiting, counts.waiting),
-                (State::Leased, counts.leased),
-                (State::Parked, counts.parked),
-                (State::Completed, counts.completed),
-                (State::Dead, counts.dead),
-                (State::Cancelled, counts.cancelled),
-            ] {
-                self.messages
-                    .with_label_values(&[queue, kind, state.as_str()])
-                    .add(signed(count));
+        drop(known);
+        let word = class.map_or("", ErrorClass::as_str);
+        let labels = [self.kind.as_str(), &self.destination, outcome, word];
+        let counter = all.attempts.with_label_values(&labels);
+        let mut known = self
+            .attempts
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !known.iter().any(|one| is_it(&one)) {
+            known.push(AttemptSeries {
+                outcome,
+                class,
+                counter: counter.clone(),
+            });
+        }
+        counter
+    }
+}
+
+/// What is known of each key, up to a limit; keys beyond it share one.
+#[derive(Debug)]
+struct Known<K, V> {
+    limit: usize,
+    map: RwLock<HashMap<K, Arc<V>>>,
+    others: Arc<V>,
+}
+
+impl<K: Clone + Eq + Hash, V> Known<K, V> {
+    fn new(limit: usize, others: V) -> Self {
+        Self {
+            limit,
+            map: RwLock::new(HashMap::new()),
+            others: Arc::new(others),
+        }
+    }
+
+    fn get(&self, key: &K, make: impl FnOnce(&K) -> V) -> Arc<V> {
+        {
+            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(value) = map.get(key) {
+                return Arc::clone(value);
             }
-            self.dead_letters
-                .with_label_values(&[queue, kind])
-                .add(signed(counts.dead));
-            self.quarantined
-                .with_label_values(&[queue, kind])
-                .add(signed(crate::http::quarantined(row)));
-            let due = row
-                .oldest_due_at
-                .map_or(0.0, |due| now.since(due).as_secs_f64());
-            let entry = oldest.entry((queue, kind)).or_default();
-            *entry = entry.max(due);
-            leased += signed(counts.leased);
-            unhandled += i64::from(counts.waiting > 0 && !handles(row.lane.kind()));
+            if map.len() >= self.limit {
+                return Arc::clone(&self.others);
+            }
         }
-        for ((queue, kind), seconds) in oldest {
-            self.oldest_due
-                .with_label_values(&[queue, kind])
-                .set(seconds);
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        if map.len() >= self.limit && !map.contains_key(key) {
+            return Arc::clone(&self.others);
         }
-        self.leases_active.set(leased);
-        self.lanes_unhandled.set(unhandled);
-        for row in circuits {
-            let view = &row.status.view;
-            let state = match (view.mode, view.state) {
-                (Mode::ForcedOpen, _) | (_, CircuitState::Open) => 2,
-                (_, CircuitState::HalfOpen | CircuitState::Ramping) => 1,
-                (Mode::Auto | Mode::Disabled, CircuitState::Closed) => 0,
-            };
-            self.circuit_state
-                .with_label_values(&[view.key.to_string()])
-                .set(state);
-        }
-        TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Every metric with its labels, for the reference.
-const LABELS: &[(&str, &str)] = &[
-    ("waystation_messages_accepted_total", "queue, kind, source"),
-    ("waystation_messages_rejected_total", "reason"),
-    ("waystation_messages", "queue, kind, state"),
-    ("waystation_oldest_due_seconds", "queue, kind"),
-    (
-        "waystation_attempts_total",
-        "kind, destination, outcome, class",
-    ),
-    ("waystation_attempt_duration_seconds", "kind, destination"),
-    ("waystation_delivery_latency_seconds", "queue, kind"),
-    ("waystation_circuit_state", "circuit"),
-    ("waystation_circuit_transitions_total", "circuit, to"),
-    ("waystation_probes_total", "circuit, result"),
-    ("waystation_refunded_attempts_total", "circuit"),
-    ("waystation_quarantined", "queue, kind"),
-    ("waystation_dead_letters", "queue, kind"),
-    ("waystation_leases_active", ""),
-    ("waystation_leases_lost_total", ""),
-    ("waystation_store_commit_seconds", ""),
-    ("waystation_store_batch_size", ""),
-    ("waystation_lanes_unhandled", ""),
-    ("waystation_build_info", "version"),
-];
-
-/// Writes all metrics as Markdown, for the reference.
-///
-/// # Errors
-/// If two metrics had one name.
-pub(crate) fn markdown() -> prometheus::Result<String> {
-    let metrics = Metrics::new()?;
-    let mut page = String::from(
-        "# Metrics\n\n`GET /metrics`, Prometheus text form. No label ever holds an id or a key.\n\n| metric | labels | means |\n|---|---|---|\n",
-    );
-    let described = metrics.described();
-    for (name, labels) in LABELS {
-        let help = described.get(*name).map_or("", String::as_str);
-        page.push_str(&format!("| `{name}` | {labels} | {help} |\n"));
-    }
-    Ok(page)
-}
-
-impl Metrics {
-    fn described(&self) -> BTreeMap<String, String> {
-        let vectors: [&dyn Collector; 18] = [
-            &self.accepted,
-            &self.rejected,
-            &self.messages,
-            &self.oldest_due,
-            &self.attempts,
-            &self.attempt_duration,
-            &self.delivery_latency,
-            &self.circuit_state,
-            &self.circuit_transitions,
-            &self.probes,
-            &self.refunded,
-            &self.quarantined,
-            &self.dead_letters,
-            &self.leases_active,
-            &self.leases_lost,
-            &self.commit_seconds,
-            &self.batch_size,
-            &self.lanes_unhandled,
-        ];
-        let mut described: BTreeMap<String, String> = vectors
-            .iter()
-            .flat_map(|collector| collector.desc())
-            .map(|desc| (desc.fq_name.clone(), desc.help.clone()))
-            .collect();
-        described.insert(
-            "waystation_build_info".to_owned(),
-            "Always 1; the label tells the version.".to_owned(),
-        );
-        described
+        let value = map
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(make(key)));
+        Arc::clone(value)
     }
 }
 
@@ -440,48 +415,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_of_the_contract_is_there_and_described() {
-        let metrics = Metrics::new().expect("they fit together");
-        let described = metrics.described();
-        let listed: Vec<&str> = LABELS.iter().map(|(name, _)| *name).collect();
-        assert_eq!(described.len(), listed.len());
-        for name in listed {
-            assert!(
-                described.get(name).is_some_and(|help| help.ends_with('.')),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_probe_counts_by_what_it_did_to_its_circuit() {
-        let metrics = Metrics::new().expect("they fit together");
-        let smtp = waystation_core::name::Destination::new("smtp").expect("a name");
-        let change = |from, to| {
-            Event::GateChanged(GateChange {
-                key: waystation_core::name::GateKey::Destination(smtp.clone()),
-                from,
-                to,
-                epoch: waystation_core::message::Epoch(1),
-                at: Timestamp::EPOCH,
-                why: String::new(),
-            })
-        };
-        metrics.count(&change(CircuitState::Closed, CircuitState::Open));
-        metrics.count(&change(CircuitState::HalfOpen, CircuitState::Open));
-        metrics.count(&change(CircuitState::HalfOpen, CircuitState::Ramping));
-        metrics.count(&change(CircuitState::Closed, CircuitState::Closed));
-        let text = metrics
-            .scrape(&[], &[], &|_| true, Timestamp::EPOCH)
-            .expect("text");
-        for line in [
-            "waystation_circuit_transitions_total{circuit=\"smtp\",to=\"open\"} 2",
-            "waystation_circuit_transitions_total{circuit=\"smtp\",to=\"ramping\"} 1",
-            "waystation_probes_total{circuit=\"smtp\",result=\"failure\"} 1",
-            "waystation_probes_total{circuit=\"smtp\",result=\"success\"} 1",
-        ] {
-            assert!(text.contains(line), "{line} in\n{text}");
-        }
-        assert!(!text.contains("to=\"closed\""), "{text}");
+    fn keys_beyond_the_limit_share_one_value() {
+        let known = Known::new(2, "others".to_owned());
+        let get = |key: u32| known.get(&key, u32::to_string).as_str().to_owned();
+        assert_eq!([get(1), get(2), get(3)], ["1", "2", "others"]);
+        assert_eq!([get(1), get(2)], ["1", "2"]);
     }
 }

@@ -1,71 +1,84 @@
-//! What the engine says, as metrics and logs; and the real clock and chance it runs on.
+//! What the server tells about itself: logs and metrics, both fed by the engine's events.
+//!
+//! ```text
+//!  engine ──▶ ServerWorld ──▶ Telemetry::tell ─┬─▶ logs     one table: event ▶ level, advice
+//!                                              └─▶ metrics  one table: name, labels, meaning
+//!  GET /metrics ──▶ render ◀── gauges read from the store's lanes and circuits
+//! ```
+//!
+//! This folder is the only one that logs or counts. [`reference`] writes the pages of both tables.
 
-mod logs;
+mod line;
+pub(crate) mod logs;
 mod metrics;
+pub(crate) mod reference;
+mod scrape;
+#[cfg(test)]
+mod tests;
+mod world;
 
-use waystation::world::{SystemWorld, World};
+use std::sync::Arc;
+
+use prometheus::{Registry, TextEncoder};
 use waystation_core::event::Event;
 use waystation_core::name::Kind;
+use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
-use waystation_store::{CircuitRow, LaneRow};
+use waystation_store::{AdminStore, StoreError};
 
-pub(crate) use logs::install;
-pub(crate) use logs::log_internal;
-pub(crate) use logs::markdown as events_markdown;
-pub(crate) use metrics::markdown as metrics_markdown;
+pub(crate) use world::ServerWorld;
 
 use metrics::Metrics;
 
-/// The server's world: the wall clock, the system's chance, metrics and logs.
+/// The `Content-Type` of what [`Telemetry::render`] gives.
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The metrics of one server, and its voice in the process's log. Several fit in one process.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
-    system: SystemWorld,
+    registry: Registry,
     metrics: Metrics,
 }
 
 impl Telemetry {
-    /// Sets up the metrics.
-    ///
-    /// # Errors
-    /// If two metrics had one name.
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            system: SystemWorld::new(logs::log),
-            metrics: Metrics::new()?,
-        })
+    /// Begins with everything at zero.
+    pub(crate) fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry);
+        Arc::new(Self { registry, metrics })
     }
 
-    /// Counts a message refused before the engine saw it.
-    pub(crate) fn count_rejected(&self, reason: &'static str) {
-        self.metrics.rejected(reason);
-    }
-
-    /// Writes all metrics; the gauges are those of this moment.
-    ///
-    /// # Errors
-    /// If the text cannot be written.
-    pub(crate) fn scrape(
-        &self,
-        lanes: &[LaneRow],
-        circuits: &[CircuitRow],
-        handles: &dyn Fn(&Kind) -> bool,
-        now: Timestamp,
-    ) -> Result<String, prometheus::Error> {
-        self.metrics.scrape(lanes, circuits, handles, now)
-    }
-}
-
-impl World for Telemetry {
-    fn now(&self) -> Timestamp {
-        self.system.now()
-    }
-
-    fn chance(&self) -> u64 {
-        self.system.chance()
-    }
-
-    fn emit(&self, event: &Event) {
+    /// Takes an event: counts it, and logs it if its level is wanted.
+    pub(crate) fn tell(&self, event: &Event) {
         self.metrics.count(event);
-        logs::log(event);
+        logs::write(event);
+    }
+
+    /// Counts a submit that was refused before the engine saw it.
+    pub(crate) fn count_rejected(&self, reason: &'static str) {
+        self.tell(&Event::Rejected { reason });
+    }
+
+    /// Gives all metrics as Prometheus text. Gauges are read from the store now, so that they are
+    /// as exact as its counts and agree between nodes; `handles` tells whether anybody here handles
+    /// a kind.
+    ///
+    /// # Errors
+    /// The store did not answer; counters alone would look like a store without messages.
+    pub(crate) async fn render(
+        &self,
+        admin: &dyn AdminStore,
+        policies: Arc<Policies>,
+        now: Timestamp,
+        handles: &(dyn Fn(&Kind) -> bool + Sync),
+    ) -> Result<String, StoreError> {
+        let mut families = scrape::gauges(admin, policies, now, handles).await?;
+        families.extend(self.registry.gather());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = String::new();
+        TextEncoder::new()
+            .encode_utf8(&families, &mut text)
+            .expect("a family without metrics is never gathered, and a string takes every byte");
+        Ok(text)
     }
 }

@@ -9,7 +9,7 @@ use waystation_core::exchange::{
     Settled,
 };
 use waystation_core::gate::GateOrder;
-use waystation_core::message::{Draft, Idempotency, MessageId, Priority};
+use waystation_core::message::{Draft, Idempotency, MessageId, Priority, State};
 use waystation_core::name::{Destination, GateKey, Key, Kind, KindPattern, Lane};
 use waystation_core::outcome::{Failure, Outcome};
 use waystation_core::policy::{
@@ -92,8 +92,8 @@ fn same(first: &str, second: &str) -> Result<(), String> {
 }
 
 /// One store with what a node would hold of it.
-struct Side {
-    scene: Scene,
+pub(super) struct Side {
+    pub(super) scene: Scene,
     nodes: [waystation_core::message::NodeId; 2],
     /// Deliveries, and how those end that are not to be run.
     held: Vec<(Delivery, Option<Outcome>)>,
@@ -102,7 +102,7 @@ struct Side {
 }
 
 impl Side {
-    async fn open(store: Arc<dyn Store>) -> Self {
+    pub(super) async fn open(store: Arc<dyn Store>) -> Self {
         let scene = Scene::on(Arc::clone(&store), policies()).await;
         let second = store.join("suite:2", scene.now).await.expect("joins");
         Self {
@@ -115,7 +115,7 @@ impl Side {
     }
 
     /// Runs a command; gives what the store said.
-    async fn run(&mut self, command: &Command) -> String {
+    pub(super) async fn run(&mut self, command: &Command) -> String {
         match command {
             Command::Send { drafts, birth } => self.send(drafts, *birth).await,
             Command::Claim {
@@ -316,9 +316,13 @@ impl Side {
     }
 
     async fn report(&mut self, ok: bool) -> String {
-        let Some(check) = self.check.take() else {
-            return String::new();
-        };
+        match self.check.take() {
+            Some(check) => self.answer_check(check, ok).await,
+            None => String::new(),
+        }
+    }
+
+    pub(super) async fn answer_check(&self, check: HealthCheck, ok: bool) -> String {
         let report = ProbeReport {
             now: self.scene.now,
             gate: check.gate,
@@ -329,6 +333,13 @@ impl Side {
         };
         let changes = self.scene.store.report_probe(report).await;
         format!("{:?}", changes.expect("reports"))
+    }
+
+    /// The messages in a state.
+    pub(super) async fn in_state(&self, state: State) -> Vec<MessageId> {
+        let rows = normal::all_rows(&self.scene).await;
+        let are = rows.iter().filter(|row| row.record.state == state);
+        are.map(|row| row.message.id).collect()
     }
 }
 

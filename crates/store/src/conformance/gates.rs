@@ -14,7 +14,7 @@ use super::Harness;
 use super::scene::{
     LEASE, Scene, draft, failed, ids, lane, leases, narrowest, queue, secs, sent_ids,
 };
-use crate::View;
+use crate::{Operation, View};
 
 /// The law: a claim reads its gates in its own transaction; a paused queue, a circuit held open, and
 /// one that tripped let nothing through, and touch no other lane.
@@ -248,6 +248,21 @@ pub async fn health_check_probes_instead_of_a_message(harness: &mut dyn Harness)
     assert_eq!(changes, [(CircuitState::HalfOpen, CircuitState::Ramping)]);
     let again = scene.store.report_probe(report(check.token, false)).await;
     assert_eq!(again.expect("reports"), [], "its token is used up");
+}
+
+/// A probe that needs a message is not due while there is none, also where the destination has a
+/// check: nobody is told to come at once for nothing.
+pub async fn probe_without_a_message_wakes_nobody(harness: &mut dyn Harness) {
+    let mut policies = Policies::default();
+    policies.default_destination.health = true;
+    let mut scene = Scene::with(harness, policies).await;
+    for id in scene.trip("smtp:mail").await {
+        scene.do_to(id, Operation::Cancel("".into())).await;
+    }
+    scene.pass(secs(70));
+    let claimed = scene.ask(scene.request(10)).await;
+    assert_eq!((claimed.deliveries, claimed.checks), (vec![], vec![]));
+    assert_eq!(claimed.next_at, None);
 }
 
 /// A result of before the outage moves nothing in it.

@@ -1,12 +1,14 @@
 //! Leases: how they end, are extended, lost, and given again.
 
 use waystation_core::exchange::{ClaimRequest, ClaimWhat, Delivery, Extended, Lease};
+use waystation_core::gate::GateOrder;
 use waystation_core::message::{Fence, Standing, State};
 use waystation_core::name::KindPattern;
 use waystation_core::outcome::Outcome;
 use waystation_core::policy::{KindPolicy, Policies};
 
 use super::Harness;
+use super::gates::order;
 use super::scene::{LEASE, Scene, draft, failed, ids, leases, secs, sent_ids};
 
 /// The law: a lease that ended is given to exactly one claimer.
@@ -51,6 +53,19 @@ pub async fn lost_delivery_is_the_attempt_that_was_lost(harness: &mut dyn Harnes
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].end.outcome, "lost");
     assert_eq!(scene.get(run.message.id).await.record.ledger.strikes, 1);
+}
+
+/// What is given as lost, or for a last look, shows the gates as they are now: it can be decided
+/// without a conflict, whatever they did since the attempt began.
+pub async fn lost_delivery_shows_the_gates_of_now(harness: &mut dyn Harness) {
+    let mut scene = Scene::open(harness).await;
+    scene.send(draft("mail")).await;
+    let run = scene.claim_one().await;
+    let gate = run.gates[0].key.clone();
+    order(&scene, gate.clone(), GateOrder::ForceOpen).await;
+    scene.pass(LEASE);
+    let lost = scene.lost().await.remove(0);
+    assert_eq!(lost.gates, [scene.gate(&gate).await]);
 }
 
 /// The death of a node ends the leases of its own handlers, and not those it granted to pull workers.

@@ -16,6 +16,7 @@ pub mod looking;
 pub mod settle;
 
 mod compare;
+mod drain;
 mod normal;
 mod scene;
 mod stream;
@@ -28,6 +29,7 @@ use waystation_core::message::NodeId;
 use crate::Store;
 
 pub use compare::compare;
+pub use drain::comes_to_an_end;
 pub use stream::Command;
 pub use stream::Like;
 pub use stream::Stream;
@@ -97,6 +99,7 @@ macro_rules! store_conformance {
             leases {
                 expired_lease_is_lost_once
                 lost_delivery_is_the_attempt_that_was_lost
+                lost_delivery_shows_the_gates_of_now
                 dead_nodes_leases_are_lost_at_once
                 leaving_ends_tied_leases
                 extended_lease_is_not_lost
@@ -119,6 +122,8 @@ macro_rules! store_conformance {
                 follow_up_of_a_retry_is_not_written
                 deaths_beyond_the_budget_are_parked
                 settling_says_whether_there_is_work
+                scheduled_follower_that_became_the_head_is_work
+                room_for_another_lane_is_work
             }
             gates {
                 closed_gate_lets_nothing_through
@@ -130,6 +135,7 @@ macro_rules! store_conformance {
                 successful_probe_begins_the_ramp
                 ramp_gives_half_to_fresh_messages
                 health_check_probes_instead_of_a_message
+                probe_without_a_message_wakes_nobody
                 late_word_of_an_older_epoch_moves_nothing
                 asked_for_silence_is_kept
                 extended_lease_extends_its_probe

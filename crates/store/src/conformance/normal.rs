@@ -91,7 +91,8 @@ pub(super) async fn seen(scene: &Scene) -> String {
     text(&told.join("\n"))
 }
 
-async fn all_rows(scene: &Scene) -> Vec<MessageRow> {
+/// All messages, page by page.
+pub(super) async fn all_rows(scene: &Scene) -> Vec<MessageRow> {
     let mut rows = Vec::new();
     let mut cursor = None;
     loop {

@@ -312,6 +312,35 @@ pub async fn settling_says_whether_there_is_work(harness: &mut dyn Harness) {
     assert_eq!(Standing::Ready, run[0].record.standing);
 }
 
+/// A follower that became the head is news even if it is due later: nobody was told when.
+pub async fn scheduled_follower_that_became_the_head_is_work(harness: &mut dyn Harness) {
+    let scene = Scene::open(harness).await;
+    let later = waystation_core::message::Draft {
+        due_at: Some(scene.now + secs(60)),
+        ..keyed("mail", "k")
+    };
+    scene.send_all(vec![keyed("mail", "k"), later]).await;
+    let claimed = scene.ask(scene.request(10)).await;
+    assert_eq!((claimed.deliveries.len(), claimed.next_at), (1, None));
+    let answer = scene.finish_all(&claimed.deliveries, &Outcome::Completed);
+    assert!(answer.await.work);
+    let next_at = scene.ask(scene.request(10)).await.next_at;
+    assert_eq!(next_at, Some(scene.now + secs(60)));
+}
+
+/// A lease that ends makes room in every lane behind the same gate.
+pub async fn room_for_another_lane_is_work(harness: &mut dyn Harness) {
+    let mut policies = Policies::default();
+    policies.default_queue.concurrency = 1;
+    let scene = Scene::with(harness, policies).await;
+    scene.send_all(vec![draft("a"), draft("b")]).await;
+    let claimed = scene.ask(scene.request(10)).await;
+    assert_eq!((claimed.deliveries.len(), claimed.next_at), (1, None));
+    let answer = scene.finish_all(&claimed.deliveries, &Outcome::Completed);
+    assert!(answer.await.work);
+    assert_eq!(scene.claim(10).await.len(), 1);
+}
+
 fn with_follow_ups() -> Policies {
     let kind = |name| Some(Kind::new(name).expect("a name"));
     let policy = KindPolicy {

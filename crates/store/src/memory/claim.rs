@@ -107,6 +107,8 @@ impl State {
                 node: lease.node,
                 tied_to_node: lease.tied_to_node,
                 until: lease.until,
+                // That it is lost is news of now, not of when it began.
+                epochs: self.epochs(&self.row(number).message.lane),
                 ..held
             };
             self.lease(number, lease, false);
@@ -145,7 +147,7 @@ impl State {
         }
         next_at = over.iter().fold(next_at, |at, _| earliest(at, lease.until));
         for &number in &over {
-            let epochs = self.epochs(&self.row(number).message.lane.clone());
+            let epochs = self.epochs(&self.row(number).message.lane);
             let lease = LeaseRow {
                 is_run: false,
                 epochs,
@@ -443,17 +445,15 @@ impl Due<'_> {
         for lane in &self.lanes {
             let order = self.state.lanes.get(lane).map(|lane| &lane.order);
             let due = order.and_then(|order| order.first_due(self.struck));
-            let has_check = self.policies.gate(&lane.destination_gate()).health;
-            let opens = match self.permit(lane) {
-                Permit::Shut { until, .. } => until,
-                Permit::Probe { .. } => Some(now),
-                Permit::Pass {
-                    starts: 0, more_at, ..
-                } => more_at,
-                Permit::Pass { .. } => Some(now),
+            let destination = lane.destination_gate();
+            let has_check = self.policies.gate(&destination).health;
+            // A check needs no message, so nothing need be due for it.
+            let (opens, is_check) = match self.permit(lane) {
+                Permit::Shut { until, by } => (until, has_check && by == destination),
+                Permit::Probe { check, .. } => (Some(now), check),
+                Permit::Pass { .. } => (Some(now), false),
             };
-            let is_shut = !matches!(self.permit(lane), Permit::Pass { .. });
-            let due = due.or((has_check && is_shut).then_some(now));
+            let due = due.or(is_check.then_some(now));
             if let (Some(due), Some(opens)) = (due, opens) {
                 next_at = earliest(next_at, due.max(opens).max(now));
             }

@@ -50,16 +50,23 @@ impl State {
         batch.answer.throttled_long = gates.take_throttled_long();
         drop(gates.take_changed());
         self.gates = gates;
-        let has_due = |lane| {
-            let order = self.lanes.get(lane).map(|lane| &lane.order);
-            order
-                .and_then(|order| order.first_due(true))
-                .is_some_and(|due| due <= now)
-        };
-        batch.answer.work |= changes.iter().any(lets_go) || batch.touched.iter().any(has_due);
+        batch.answer.work |= changes.iter().any(lets_go) || self.has_due_beside(&batch.touched);
         let ring = batch.answer.work || batch.waits || !changes.is_empty();
         batch.answer.changes = changes;
         (batch.answer, ring)
+    }
+
+    /// Tells whether a lane that shares a gate with one of these has a due message: a lease that
+    /// ended may have made room for it.
+    fn has_due_beside(&self, touched: &BTreeSet<Lane>) -> bool {
+        let shares = |lane: &Lane| {
+            touched.iter().any(|other| {
+                lane.queue() == other.queue() || lane.destination() == other.destination()
+            })
+        };
+        self.lanes.iter().any(|(lane, of)| {
+            of.order.first_due(true).is_some_and(|due| due <= self.now) && shares(lane)
+        })
     }
 
     fn settle_one(
@@ -96,7 +103,8 @@ impl State {
         };
         if leaves_line && let Some(next) = self.leave_line(number) {
             batch.touched.insert(self.row(next).message.lane.clone());
-            batch.waits = true;
+            // Also where it is due later: nobody has been told when.
+            batch.answer.work = true;
         }
         if let Some(follow_up) = settlement.follow_up.as_ref().filter(|_| state.is_end()) {
             self.follow(number, follow_up, policies);

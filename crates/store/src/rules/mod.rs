@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_core::exchange::{AttemptEnd, ProbeToken};
-use waystation_core::gate::{CircuitState, GateView, Mode, PROBE_LEASE, RefundDue};
+use waystation_core::gate::{GateView, PROBE_LEASE, RefundDue};
 use waystation_core::message::{
     Blame, CAUSE_HEADER, Draft, Epoch, Fence, FollowUp, Headers, LastError, Ledger, Message,
     MessageId, Payload, Priority, Record, Standing, State,
@@ -139,15 +139,7 @@ pub(crate) const fn next_fence(fence: Fence) -> Fence {
 
 /// Tells whether a lane waits behind this gate: open, half open or held open.
 pub(crate) fn is_quarantine(view: &GateView) -> bool {
-    let held = match view.mode {
-        Mode::ForcedOpen => true,
-        Mode::Disabled => return false,
-        Mode::Auto => false,
-    };
-    held || match view.state {
-        CircuitState::Open | CircuitState::HalfOpen => true,
-        CircuitState::Closed | CircuitState::Ramping => false,
-    }
+    view.is_quarantine()
 }
 
 /// What people see: for a waiting message the first that fits.

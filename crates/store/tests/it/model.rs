@@ -8,7 +8,7 @@ use waystation_core::gate::Gate;
 use waystation_core::message::{Standing, State};
 use waystation_core::time::Rolls;
 use waystation_store::Store;
-use waystation_store::conformance::{Stream, compare};
+use waystation_store::conformance::{Stream, comes_to_an_end, compare};
 use waystation_store::memory::{Memory, Row};
 
 /// Compares the model with a backend that `open` opens fresh for each stream, together with whatever
@@ -21,7 +21,7 @@ where
     let config = ProptestConfig {
         cases,
         failure_persistence: None,
-        max_shrink_iters: 400,
+        max_shrink_iters: 100,
         ..ProptestConfig::default()
     };
     proptest!(config, |(numbers in vec(any::<u64>(), 1..commands))| {
@@ -45,6 +45,22 @@ fn a_stream_says_the_same_on_two_models_whatever_their_numbers() {
     agrees_with_the_model(16, 120, async || {
         let store: Arc<dyn Store> = Arc::new(Memory::with_number(7));
         (store, ())
+    });
+}
+
+#[test]
+fn after_any_stream_every_message_comes_to_its_end() {
+    let runtime = runtime();
+    let config = ProptestConfig {
+        cases: 32,
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(numbers in vec(any::<u64>(), 1..100))| {
+        let stream = Stream::from_numbers(&numbers);
+        let ended = runtime.block_on(comes_to_an_end(Arc::new(Memory::new()), &stream));
+        prop_assert!(ended.is_ok(), "{}", ended.err().unwrap_or_default());
     });
 }
 

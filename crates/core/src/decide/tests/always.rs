@@ -106,7 +106,7 @@ proptest! {
     #[test]
     fn numbers_stay_within_bounds_and_open_circuits_burn_no_attempts(steps in steps()) {
         let mut scene = Scene::new();
-        scene.policies.default_kind.max_attempts = Some(100);
+        scene.policies.default_kind.max_attempts = Some(20);
         let mut now = NOW;
         let mut grace = false;
         for step in &steps {
@@ -133,6 +133,7 @@ proptest! {
             let decision = decide(&case, &scene.policies, now, Roll::MIDDLE);
             let after = &decision.ledger;
             prop_assert!(after.counted + after.refunded <= after.attempts, "{after:?}");
+            prop_assert!(after.counted <= 20, "{after:?}");
             prop_assert!(after.outages.len() <= OUTAGES_MAX, "{after:?}");
             prop_assert!(after.blames.len() <= BLAMES_MAX);
             prop_assert!(!(decision.counted && decision.refunded_by.is_some()));

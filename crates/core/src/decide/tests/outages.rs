@@ -131,6 +131,19 @@ fn a_message_that_fails_twice_in_an_outage_in_which_others_succeed_is_ill() {
 }
 
 #[test]
+fn refunds_taken_back_count_no_more_than_there_are_attempts() {
+    let mut scene = Scene::new();
+    trip(scene.operation(), CircuitState::Open, 1);
+    for attempt in 1..=5 {
+        scene.ledger.attempts = attempt;
+        scene.ledger = scene.decide(&failed()).ledger;
+    }
+    scene.ledger.attempts = 6;
+    scene.operation().outage_successes = 1;
+    scene.check(&failed(), "Grace in 30000 ms, 3/3 +");
+}
+
+#[test]
 fn successes_of_other_operations_say_nothing_about_the_message() {
     let mut scene = Scene::new();
     trip(scene.bank(), CircuitState::Ramping, 10);
@@ -179,8 +192,12 @@ fn a_message_is_given_up_when_nothing_of_its_operation_succeeds_for_long() {
     scene.check(&throttled(None), "gave_up, 0/0");
     scene.operation().last_success_at = Some(NOW.before(secs(week + 1)));
     scene.check(&failed(), "gave_up, 0/1 by bank:pay");
-    scene.operation().last_success_at = Some(NOW.before(secs(week)));
+    // Something succeeded after its first failure: hope lasts as long again from there.
+    scene.ledger.first_failed_at = Some(NOW.before(secs(2 * week)));
+    scene.operation().last_success_at = Some(NOW.before(secs(week - 1)));
     scene.check(&failed(), "Ready in 0 ms, 0/1 by bank:pay");
+    scene.operation().last_success_at = Some(NOW.before(secs(week)));
+    scene.check(&failed(), "gave_up, 0/1 by bank:pay");
     scene.operation().last_success_at = None;
     scene.ledger.first_failed_at = Some(NOW.before(secs(week - 1)));
     scene.check(&failed(), "Ready in 0 ms, 0/1 by bank:pay");

@@ -1,0 +1,125 @@
+//! Questions to the store, what becomes of them on the way, and the rings that its writes set off.
+
+use std::time::Duration;
+
+use waystation_core::exchange::Trouble;
+use waystation_core::node::{Command, Input};
+use waystation_store::MessageStore;
+
+use super::{Fleet, Happening, Who};
+use crate::stores;
+
+impl Fleet {
+    pub(super) fn ask(&mut self, who: Who, command: Command) {
+        // The question of a process that died meanwhile may have been on its way.
+        let is_alive = self.process(who).is_some();
+        let store = self.stores.attach();
+        if !is_alive && self.chance.happens(50) {
+            return;
+        }
+        let is_troubled = self.now < self.plan.quiet_at;
+        let is_away = self
+            .plan
+            .store_outages
+            .iter()
+            .any(|span| span.holds(self.now));
+        let is_lost = is_troubled && self.chance.happens(self.plan.lost_answers);
+        if is_away || (is_lost && self.chance.happens(50)) {
+            let trouble = if is_away {
+                Trouble::Unavailable
+            } else {
+                Trouble::Indeterminate
+            };
+            self.answer_from_store(who, refusal(&command, trouble));
+            return;
+        }
+        let shape = is_lost.then(|| refusal(&command, Trouble::Indeterminate));
+        let history = (self.now, &mut self.history);
+        let answer = match self
+            .machines
+            .get(who.machine)
+            .and_then(|machine| machine.process.as_ref())
+        {
+            Some(process) if is_alive => self.stores.carry_out(&process.store, command, history),
+            Some(_) | None => self.stores.carry_out(&store, command, history),
+        };
+        self.ring_all(Some(who));
+        self.answer_from_store(who, shape.unwrap_or(answer));
+    }
+
+    pub(super) fn answer_from_store(&mut self, who: Who, answer: Option<Input>) {
+        if let Some(answer) = answer {
+            let at = self.now + self.chance.millis(0, 3);
+            self.push(at, Happening::Tell(who, Box::new(answer)));
+        }
+    }
+
+    /// Rings the processes that have not heard of the latest write; some rings are lost, and their
+    /// owners look for themselves within a second.
+    pub(super) fn ring_all(&mut self, but: Option<Who>) {
+        let mut rung = Vec::new();
+        for (at, machine) in self.machines.iter().enumerate() {
+            let who = Who {
+                machine: at,
+                life: machine.life,
+            };
+            if let Some(process) = machine.process.as_ref().filter(|_| but != Some(who))
+                && stores::now(process.store.rung()).is_some()
+            {
+                rung.push(who);
+            }
+        }
+        for who in rung {
+            let after = if self.chance.happens(10) {
+                Duration::from_secs(1)
+            } else {
+                self.chance.millis(0, 2)
+            };
+            self.push(
+                self.now + after,
+                Happening::Tell(who, Box::new(Input::Rung)),
+            );
+        }
+    }
+}
+
+/// The answer of a store that does not answer, to a question of this kind.
+fn refusal(command: &Command, trouble: Trouble) -> Option<Input> {
+    match command {
+        Command::Enqueue { ticket, .. } => Some(Input::Enqueued {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::Claim { ticket, .. } => Some(Input::Claimed {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::Settle { ticket, .. } => Some(Input::Settled {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::Extend { ticket, .. } => Some(Input::Extended {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::Heal { ticket, .. } => Some(Input::Healed {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::ReportProbe { ticket, .. } => Some(Input::ProbeReported {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::Load { ticket, .. } => Some(Input::Loaded {
+            ticket: *ticket,
+            answer: Err(trouble),
+        }),
+        Command::Run(_)
+        | Command::CheckHealth(_)
+        | Command::Cancel(_)
+        | Command::Answer { .. }
+        | Command::WakeAt(_)
+        | Command::Emit(_)
+        | Command::Stop(_) => None,
+    }
+}

@@ -1,0 +1,3 @@
+//! Whole fleets on virtual time.
+
+mod seeds;
