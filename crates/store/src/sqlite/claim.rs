@@ -150,7 +150,7 @@ impl State<'_> {
     ) -> Answer<()> {
         self.wrote = true;
         let ready = stored.ready().unwrap_or(STRUCK_LEVEL);
-        self.db.prepare_cached(LEASE)?.execute(params![
+        self.hot.lease.execute(params![
             stored.row,
             stored.fence.0.cast_signed(),
             stored.attempts + 1,
@@ -564,17 +564,13 @@ impl Due<'_, '_> {
             if due.is_none() && !has_check {
                 continue;
             }
-            let permit = self.permit(lane)?;
-            let is_shut = !matches!(permit, Permit::Pass { .. });
-            let opens = match permit {
-                Permit::Shut { until, .. } => until,
-                Permit::Probe { .. } => Some(now),
-                Permit::Pass {
-                    starts: 0, more_at, ..
-                } => more_at,
-                Permit::Pass { .. } => Some(now),
+            // A check needs no message, so nothing need be due for it.
+            let (opens, is_check) = match self.permit(lane)? {
+                Permit::Shut { until, by } => (until, has_check && by == destination),
+                Permit::Probe { check, .. } => (Some(now), check),
+                Permit::Pass { .. } => (Some(now), false),
             };
-            let due = due.or((has_check && is_shut).then_some(now));
+            let due = due.or(is_check.then_some(now));
             if let (Some(due), Some(opens)) = (due, opens) {
                 next_at = earliest(next_at, due.max(opens).max(now));
             }

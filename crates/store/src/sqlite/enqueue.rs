@@ -18,8 +18,17 @@ use super::claims::ClaimRow;
 use super::fault::Answer;
 use super::rows::{self, Stored, checksum, standing_code, state_code};
 use super::state::{Held, State};
-use super::story::{Story, write_head};
+use super::story::{Head, Story};
 use crate::rules;
+
+/// The hot half of accepting: a message's row.
+pub(super) const INSERT: &str = "INSERT INTO message (row, lane, state, ready, due_at, created_at, \
+     fence, priority, standing, generation, attempts, deliveries, claim, worker, started_at, line, \
+     place, in_line, expires_at, max_attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+     ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+/// The other half: what it carries.
+pub(super) const INSERT_PAYLOAD: &str =
+    "INSERT INTO payload (row, head, body, crc) VALUES (?1, ?2, ?3, ?4)";
 
 /// What an idempotency key stands for.
 #[derive(Clone, Debug)]
@@ -265,35 +274,28 @@ impl State<'_> {
 
     fn insert(&mut self, fresh: &Stored, draft: &Draft) -> Answer<()> {
         self.wrote = true;
-        self.db
-            .prepare_cached(
-                "INSERT INTO message (row, lane, state, ready, due_at, created_at, fence, \
-                 priority, standing, generation, attempts, deliveries, claim, worker, started_at, \
-                 line, place, in_line, expires_at, max_attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, \
-                 ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
-            )?
-            .execute(params![
-                fresh.row,
-                fresh.lane,
-                state_code(fresh.state),
-                fresh.ready(),
-                fresh.due_at.as_micros(),
-                fresh.created_at.as_micros(),
-                fresh.fence.0.cast_signed(),
-                fresh.priority.get(),
-                standing_code(fresh.standing),
-                fresh.generation,
-                fresh.attempts,
-                fresh.deliveries,
-                fresh.claim,
-                fresh.worker,
-                fresh.started_at.map(Timestamp::as_micros),
-                fresh.line,
-                fresh.line.map(|_| fresh.place),
-                fresh.in_line.then_some(1),
-                fresh.expires_at.map(Timestamp::as_micros),
-                fresh.max_attempts,
-            ])?;
+        self.hot.message.execute(params![
+            fresh.row,
+            fresh.lane,
+            state_code(fresh.state),
+            fresh.ready(),
+            fresh.due_at.as_micros(),
+            fresh.created_at.as_micros(),
+            fresh.fence.0.cast_signed(),
+            fresh.priority.get(),
+            standing_code(fresh.standing),
+            fresh.generation,
+            fresh.attempts,
+            fresh.deliveries,
+            fresh.claim,
+            fresh.worker,
+            fresh.started_at.map(Timestamp::as_micros),
+            fresh.line,
+            fresh.line.map(|_| fresh.place),
+            fresh.in_line.then_some(1),
+            fresh.expires_at.map(Timestamp::as_micros),
+            fresh.max_attempts,
+        ])?;
         self.insert_payload(fresh, draft)?;
         self.count(fresh.lane, None, Some(fresh.state))?;
         if let Some(level) = fresh.ready() {
@@ -304,19 +306,18 @@ impl State<'_> {
 
     fn insert_payload(&mut self, fresh: &Stored, draft: &Draft) -> Answer<()> {
         let mut head = std::mem::take(&mut self.buffer);
-        let content_type = &draft.payload.content_type;
-        write_head(
-            &mut head,
-            1,
-            content_type,
-            draft.key.as_ref(),
-            draft.cause,
-            &draft.headers,
-        );
+        let of_draft = Head {
+            version: 1,
+            content_type: Arc::clone(&draft.payload.content_type),
+            key: draft.key.clone(),
+            cause: draft.cause,
+            headers: Arc::clone(&draft.headers),
+        };
+        of_draft.encode(&mut head);
         let body = &draft.payload.bytes;
         let crc = checksum(fresh.row, fresh.created_at, &head, body);
-        self.db
-            .prepare_cached("INSERT INTO payload (row, head, body, crc) VALUES (?1, ?2, ?3, ?4)")?
+        self.hot
+            .payload
             .execute(params![fresh.row, head, &body[..], crc])?;
         self.buffer = head;
         Ok(())
@@ -398,25 +399,7 @@ impl State<'_> {
         let birth = births.birth;
         let until = now + birth.lease;
         births.room -= 1;
-        let nursery = births.lanes.get_mut(&fresh.lane);
-        let views = match nursery.filter(|nursery| nursery.starts.is_some()) {
-            Some(nursery) => match &nursery.views {
-                Some(views) => {
-                    nursery.started += 1;
-                    views.clone()
-                }
-                None => {
-                    self.gates.start(&draft.lane, 1, policies, now);
-                    let views = self.gates.views(&draft.lane);
-                    nursery.views = Some(views.clone());
-                    views
-                }
-            },
-            None => {
-                self.gates.start(&draft.lane, 1, policies, now);
-                self.gates.views(&draft.lane)
-            }
-        };
+        let views = self.start_birth(fresh.lane, draft, births, policies);
         let worker_id = self.worker_id(&birth.worker)?;
         let claim = match births.claim {
             Some(claim) => claim,
@@ -461,6 +444,30 @@ impl State<'_> {
             gates: views,
             last_error: None,
         })
+    }
+
+    /// Spends a start for a birth; gives the gates as it saw them.
+    fn start_birth(
+        &mut self,
+        lane: i64,
+        draft: &Draft,
+        births: &mut Births<'_>,
+        policies: &Policies,
+    ) -> Vec<GateView> {
+        let nursery = births.lanes.get_mut(&lane);
+        let mut nursery = nursery.filter(|nursery| nursery.starts.is_some());
+        if let Some(nursery) = nursery.as_mut()
+            && let Some(views) = &nursery.views
+        {
+            nursery.started += 1;
+            return views.clone();
+        }
+        self.gates.start(&draft.lane, 1, policies, self.now);
+        let views = self.gates.views(&draft.lane);
+        if let Some(nursery) = nursery {
+            nursery.views = Some(views.clone());
+        }
+        views
     }
 
     /// Writes the epochs that a lease saw into its claim.

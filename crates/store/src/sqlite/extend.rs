@@ -111,7 +111,10 @@ impl State<'_> {
                 Some(&claim) => claim,
                 None => {
                     let held = self.claim_row(of)?.clone();
+                    // That it is lost is news of now, not of when it began: the epochs are seen
+                    // anew, below.
                     self.open_claim(&ClaimRow {
+                        epochs: Vec::new(),
                         node: like.node,
                         tied: like.tied,
                         is_lost: false,
@@ -121,6 +124,8 @@ impl State<'_> {
                 }
             };
             shared.insert(of, claim);
+            let views = self.gates.views(&self.lane(stored.lane)?.lane);
+            self.see_epochs(claim, &views)?;
             self.lease_again(&mut stored, claim)?;
             deliveries.push(self.delivery(&stored)?);
         }

@@ -9,8 +9,8 @@
 //!        └──▶ watches (a thread for each other node): blocked on its lock
 //! ```
 //!
-//! [`change`] changes one message and everything derived from it; the other files are the calls, in
-//! the order of a message's walk. [`state`] is what the writer knows without reading.
+//! `change` changes one message and everything derived from it; the other files are the calls, in
+//! the order of a message's walk. `state` is what the writer knows without reading.
 
 mod admin;
 mod bell;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use tokio::sync::mpsc;
 use waystation_core::message::NodeId;
@@ -23,7 +24,7 @@ use super::{Durability, Options, SqliteStore};
 use crate::StoreError;
 
 /// Pages of the file that are kept in memory by the writer, in KiB.
-const WRITER_CACHE_KIB: i64 = 64 * 1024;
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// The length to which the WAL's file is cut when it begins anew.
 const WAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// The WAL's length in pages beyond which the writer begins it anew.
@@ -97,6 +98,9 @@ fn open_file(path: &Path, durability: Durability) -> Answer<Connection> {
     let db = Connection::open(path)?;
     db.busy_timeout(BUSY)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Plans do not depend on what is bound: without this the statements that walk a partial index
+    // are prepared anew for each value.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.pragma_update(None, "page_size", 4_096)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match durability {

@@ -16,7 +16,6 @@ use waystation_core::time::Timestamp;
 use super::fault::Answer;
 use super::rows::{self, Stored, checksum};
 use super::state::State;
-use super::story::write_head;
 use crate::rules;
 use crate::{Edit, Operated, Operation, Selection};
 
@@ -204,15 +203,19 @@ impl State<'_> {
         self.wrote = true;
         let handed = rows::payload(self.db, stored)?;
         let next = stored.edit.unwrap_or(0) + 1;
-        let (version, body, content_type) = match &edit.payload {
-            Some((body, content_type)) => (handed.head.version + 1, body, content_type),
-            None => (handed.head.version, &handed.body, &handed.head.content_type),
-        };
-        let headers = edit.headers.as_ref().unwrap_or(&handed.head.headers);
+        let mut written = handed.head;
+        let mut body = handed.body;
+        if let Some((bytes, content_type)) = &edit.payload {
+            written.version += 1;
+            written.content_type = Arc::clone(content_type);
+            body = bytes.clone();
+        }
+        if let Some(headers) = &edit.headers {
+            written.headers = Arc::clone(headers);
+        }
         let mut head = std::mem::take(&mut self.buffer);
-        let (key, cause) = (handed.head.key.as_ref(), handed.head.cause);
-        write_head(&mut head, version, content_type, key, cause, headers);
-        let crc = checksum(stored.row, stored.created_at, &head, body);
+        written.encode(&mut head);
+        let crc = checksum(stored.row, stored.created_at, &head, &body);
         self.db.execute(
             "INSERT INTO edition (row, edit, head, body, crc) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![stored.row, next, head, &body[..], crc],

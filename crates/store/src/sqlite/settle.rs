@@ -178,11 +178,10 @@ impl State<'_> {
         }
         self.held.remove(&row);
         let now = self.now;
-        let changed = self.db.prepare_cached(COMPLETE)?.execute(params![
-            row,
-            fence.cast_signed(),
-            now.as_micros()
-        ])?;
+        let changed =
+            self.hot
+                .complete
+                .execute(params![row, fence.cast_signed(), now.as_micros()])?;
         if changed == 0 {
             return Ok(Some(Settled::Stale));
         }

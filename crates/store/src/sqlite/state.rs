@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 use waystation_core::gate::{Gate, GateSet, GateView, Population};
 use waystation_core::mass::Deaths;
 use waystation_core::message::{Epoch, State as MessageState};
@@ -18,11 +18,14 @@ use waystation_core::policy::Retention;
 use waystation_core::time::Timestamp;
 
 use super::bytes::gate_name;
+use super::claim;
 use super::claims::Claims;
+use super::enqueue;
 use super::fault::{Answer, damaged};
 use super::load::write_deaths;
 use super::prune::Blocks;
 use super::rows::STRUCK_LEVEL;
+use super::settle;
 use crate::StateCounts;
 use crate::rules::{self, Minute};
 
@@ -87,9 +90,19 @@ pub(super) struct Held {
 /// How many leased messages are remembered; beyond it their rows are read.
 const HELD_MAX: usize = 65_536;
 
+/// The statements of every lifecycle: looked up once, for looking them up costs as much as a tenth
+/// of running them.
+pub(super) struct Hot<'c> {
+    pub(super) message: Statement<'c>,
+    pub(super) payload: Statement<'c>,
+    pub(super) lease: Statement<'c>,
+    pub(super) complete: Statement<'c>,
+}
+
 /// The writer's hand.
 pub(super) struct State<'c> {
     pub(super) db: &'c Connection,
+    pub(super) hot: Hot<'c>,
     /// Where the nodes' locks lie.
     pub(super) path: PathBuf,
     /// In every id.
@@ -134,6 +147,12 @@ impl<'c> State<'c> {
         let number: i64 = db.query_row("SELECT number FROM store", [], |row| row.get(0))?;
         let mut state = Self {
             db,
+            hot: Hot {
+                message: db.prepare(enqueue::INSERT)?,
+                payload: db.prepare(enqueue::INSERT_PAYLOAD)?,
+                lease: db.prepare(claim::LEASE)?,
+                complete: db.prepare(settle::COMPLETE)?,
+            },
             path: path.to_path_buf(),
             number: number.cast_unsigned(),
             now: Timestamp::EPOCH,

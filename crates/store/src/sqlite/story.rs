@@ -210,32 +210,27 @@ pub(super) struct Head {
     pub(super) headers: Headers,
 }
 
-/// Writes a head into a buffer that is used again.
-pub(super) fn write_head(
-    buffer: &mut Vec<u8>,
-    version: u32,
-    content_type: &str,
-    key: Option<&Key>,
-    cause: Option<MessageId>,
-    headers: &Headers,
-) {
-    let mut out = Writer(std::mem::take(buffer));
-    out.0.clear();
-    out.byte(FORMAT);
-    out.number(version.into());
-    out.text(content_type);
-    out.maybe(key, |out, key| out.text(key.as_str()));
-    out.maybe(cause, |out, cause| out.0.extend(cause.bits().to_be_bytes()));
-    out.number(headers.len() as u64);
-    for (name, value) in headers.iter() {
-        out.text(name);
-        out.text(value);
-    }
-    *buffer = out.0;
-}
-
 impl Head {
-    /// Reads a head. Heads are much alike, so texts that repeat are shared.
+    /// Writes it into a buffer that is used again.
+    pub(super) fn encode(&self, buffer: &mut Vec<u8>) {
+        let mut out = Writer(std::mem::take(buffer));
+        out.0.clear();
+        out.byte(FORMAT);
+        out.number(self.version.into());
+        out.text(&self.content_type);
+        out.maybe(self.key.as_ref(), |out, key| out.text(key.as_str()));
+        out.maybe(self.cause, |out, cause| {
+            out.0.extend(cause.bits().to_be_bytes());
+        });
+        out.number(self.headers.len() as u64);
+        for (name, value) in self.headers.iter() {
+            out.text(name);
+            out.text(value);
+        }
+        *buffer = out.0;
+    }
+
+    /// Reads a head.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = Reader(bytes);
         if from.byte()? != FORMAT {

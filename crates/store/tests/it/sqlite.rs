@@ -270,7 +270,10 @@ async fn full_file_refuses_new_messages_settles_old_ones_and_recovers() {
     assert!(matches!(full, StoreError::Full(_)), "{full:?}");
     for one in &born {
         let delivery = one.delivery.as_ref().expect("was born leased");
-        let settled = complete(&*store, delivery).await.expect("settles");
+        // In one transaction or not: the message that finds no space spoils nothing beside it.
+        let (refused, settled) = tokio::join!(send(&*store, 10, 0), complete(&*store, delivery));
+        assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+        let settled = settled.expect("settles");
         assert!(matches!(settled, Settled::Applied { .. }), "{settled:?}");
     }
     // What a refused message left behind would show here.
