@@ -66,7 +66,8 @@ pub async fn run() -> Result<Report> {
     }
     report.note(format!(
         "lifecycle: median of {PAIRS} interleaved pairs of {LIFECYCLES}; {PAYLOAD_BYTES}-byte payloads, 8 lanes, \
-         WAL, synchronous=FULL; ours: {} producers of {} drafts a submit, {SLOTS} slots; counted until the last \
+         WAL, synchronous=FULL; ours: {} producers of {} drafts a submit, {SLOTS} slots and queue concurrency \
+         (256 each by default); counted until the last \
          is completed on disk",
         PRODUCERS.count, PRODUCERS.batch
     ));
