@@ -24,11 +24,12 @@ use waystation_core::name::{Destination, Kind, KindPattern, Lane, Queue};
 use waystation_core::outcome::Verdict;
 use waystation_core::policy::{Policies, QueuePolicy};
 use waystation_core::time::{Roll, Timestamp};
+use waystation_store::Store;
 use waystation_store::sqlite::{Options, SqliteStore};
-use waystation_store::{MessageStore, Store};
 
 const LANES: usize = 8;
 const BATCH: usize = 256;
+const ROOM: u32 = 256;
 const SECONDS: u64 = 5;
 
 #[tokio::main]
@@ -124,7 +125,7 @@ impl Bench {
                 drafts: drafts.collect(),
                 policies: Arc::clone(&self.policies),
                 birth: (mode == Mode::Born).then(|| Birth {
-                    room: BATCH as u32,
+                    room: ROOM,
                     kinds: Arc::clone(&kinds),
                     lease: Duration::from_secs(30),
                     worker: "bench".into(),
@@ -148,7 +149,7 @@ impl Bench {
                         queues: Arc::from([]),
                         struck: true,
                     },
-                    room: BATCH as u32,
+                    room: ROOM,
                     lease: Duration::from_secs(30),
                     tied_to_node: true,
                     roll: Roll::MIDDLE,

@@ -2,17 +2,23 @@
 //!
 //! ```text
 //!   station ──ask──▶ ┌───────┐ ──Run──▶ execute (a task each) ──Finished──┐
-//!   rings ─────────▶ │ shell │ ──ask──▶ store (a task each) ───answer─────┤
+//!   rings ─────────▶ │ shell │ ──ask──▶ store (calls held by the loop) ───┤
 //!   timer ─────────▶ └───────┘ ──reply─▶ whoever asked                    │
 //!        ▲                                                               │
 //!        └───────────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! The loop holds the store's calls itself: the answers of one transaction wake it once, and become
+//! one moment. With a task for each call an accepted message cost two more wake-ups, which two busy
+//! cores pay for with a third of their rate.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use waystation_core::event::Event;
@@ -149,6 +155,8 @@ pub(crate) struct Shell {
     said: Option<StoreError>,
     cancels: BTreeMap<Lease, CancellationToken>,
     wake_at: Option<Timestamp>,
+    /// Calls of the store that have not been answered.
+    calls: FuturesUnordered<BoxFuture<'static, Option<Ask>>>,
     pulse: Arc<Pulse>,
     stopped: watch::Sender<Option<Stop>>,
 }
@@ -195,6 +203,7 @@ impl Shell {
             said: None,
             cancels: BTreeMap::new(),
             wake_at: None,
+            calls: FuturesUnordered::new(),
             pulse,
             stopped,
         };
@@ -217,20 +226,41 @@ impl Shell {
                 self.perform(command);
             }
             self.pulse.beat_at.store(now.as_micros(), Ordering::Relaxed);
-            let wait = self.wake_at.map(|at| at.since(self.world.now()));
-            tokio::select! {
-                biased;
-                count = self.asks.recv_many(&mut heard, MOMENT_MAX) => {
-                    if count == 0 {
-                        break;
-                    }
-                }
-                () = sleep_for(wait) => {
-                    self.wake_at = None;
-                    heard.push(Ask::Tell(Input::Wake));
-                }
+            if !self.listen(&mut heard).await {
+                break;
             }
         }
+    }
+
+    /// Waits for something to happen and takes in everything that has; false once nobody is left to
+    /// ask.
+    async fn listen(&mut self, heard: &mut Vec<Ask>) -> bool {
+        let wait = self.wake_at.map(|at| at.since(self.world.now()));
+        // The calls come first: a new one reaches the store by being looked at.
+        tokio::select! {
+            biased;
+            Some(answer) = self.calls.next() => heard.extend(answer),
+            count = self.asks.recv_many(heard, MOMENT_MAX) => {
+                if count == 0 {
+                    return false;
+                }
+            }
+            () = sleep_for(wait) => {
+                self.wake_at = None;
+                heard.push(Ask::Tell(Input::Wake));
+            }
+        }
+        while heard.len() < MOMENT_MAX
+            && let Some(Some(answer)) = self.calls.next().now_or_never()
+        {
+            heard.extend(answer);
+        }
+        while heard.len() < MOMENT_MAX
+            && let Ok(ask) = self.asks.try_recv()
+        {
+            heard.push(ask);
+        }
+        true
     }
 
     fn admit(&mut self, ask: Ask) -> Input {
@@ -279,14 +309,9 @@ impl Shell {
 
     fn ask_store(&self, command: Command) {
         let store = Arc::clone(&self.store);
-        let tell = self.tell.clone();
         let now = self.world.now();
-        self.supervisor.start(async move {
-            if let Some(answer) = ask(store.as_ref(), command, now).await {
-                // A loop that has stopped needs no answers.
-                drop(tell.send(answer));
-            }
-        });
+        let call = async move { ask(store.as_ref(), command, now).await };
+        self.calls.push(call.boxed());
     }
 
     fn run_handler(&mut self, delivery: Arc<Delivery>) {
@@ -350,10 +375,8 @@ impl Shell {
             return;
         };
         // The pull worker went away between the claim and its answer: it is leased nothing.
-        let back = |delivery: Delivery| (delivery.lease(), Outcome::HandedBack, Finding::NOTHING);
-        let reports: Vec<_> = deliveries.into_iter().map(back).collect();
-        if !reports.is_empty() {
-            drop(self.tell.send(Ask::Tell(Input::Report { ticket, reports })));
+        if !deliveries.is_empty() {
+            drop(self.tell.send(hand_back(ticket, deliveries)));
         }
     }
 
@@ -375,6 +398,13 @@ impl Shell {
         }
         self.world.emit(&event);
     }
+}
+
+/// Hands back what nobody took, without counting an attempt.
+pub(crate) fn hand_back(ticket: Ticket, deliveries: Vec<Delivery>) -> Ask {
+    let back = |delivery: Delivery| (delivery.lease(), Outcome::HandedBack, Finding::NOTHING);
+    let reports = deliveries.into_iter().map(back).collect();
+    Ask::Tell(Input::Report { ticket, reports })
 }
 
 /// Passes the store's rings on until the loop stops.

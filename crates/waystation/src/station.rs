@@ -18,7 +18,7 @@ use waystation_store::{AdminStore, Store, StoreError};
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::outgoing::Outgoing;
-use crate::shell::{Answer, Ask, Pulse, Registry};
+use crate::shell::{self, Answer, Ask, Pulse, Registry};
 use crate::supervise::Supervisor;
 use crate::world::{self, World};
 
@@ -236,12 +236,14 @@ impl Station {
             worker: wish.worker,
         };
         let (ticket, answer) = self.ask(|ticket| Input::Pull { ticket, wish });
-        let mut gone = Gone {
+        let mut asked = Asked {
             tell: &self.inner.parts.tell,
-            ticket: Some(ticket),
+            ticket,
+            answer,
+            heard: false,
         };
-        let answer = answer.await;
-        gone.ticket = None;
+        let answer = (&mut asked.answer).await;
+        asked.heard = true;
         let Reply::Leased(deliveries) = self.hear(answer)? else {
             return Err(unexpected());
         };
@@ -482,16 +484,27 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Tells the scheduler when a pull's future is dropped before its answer.
-struct Gone<'a> {
+/// A pull on its way. Dropped before its answer is heard, it tells the scheduler, and hands back what
+/// was granted but not taken.
+struct Asked<'a> {
     tell: &'a mpsc::UnboundedSender<Ask>,
-    ticket: Option<Ticket>,
+    ticket: Ticket,
+    answer: oneshot::Receiver<Answer>,
+    heard: bool,
 }
 
-impl Drop for Gone<'_> {
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            drop(self.tell.send(Ask::Tell(Input::PullGone { ticket })));
+        if self.heard {
+            return;
+        }
+        // From here on the loop finds nobody to answer, and hands back by itself; what it had
+        // answered before is still in the channel.
+        self.answer.close();
+        let ticket = self.ticket;
+        drop(self.tell.send(Ask::Tell(Input::PullGone { ticket })));
+        if let Ok(Answer::Reply(Reply::Leased(deliveries))) = self.answer.try_recv() {
+            drop(self.tell.send(shell::hand_back(ticket, deliveries)));
         }
     }
 }

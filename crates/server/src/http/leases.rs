@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{Request, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
-use waystation::{Heartbeat, Pull, Report, Reported};
+use waystation::{Heartbeat, Pull, Report, Reported, Station};
 use waystation_core::exchange::{Delivery, Lease};
 use waystation_core::message::{Fence, MessageId};
 use waystation_core::name::{KindPattern, Queue};
@@ -18,12 +18,16 @@ use waystation_store::{MessageRow, View};
 use super::fields::{Object, text_of};
 use super::problem::{Code, Problem, ProblemBody};
 use super::reply::{ENVELOPE_BYTES_MAX, batch_max, json, read_json};
+use super::socket::Caller;
 use super::views::{MessageView, StateView, Time};
 use super::{App, schemas};
+use crate::supervise;
 use crate::text::parse_duration;
 
 type Answer = Result<Response<Body>, Problem>;
 
+/// Where workers ask for work.
+pub(crate) const PATH: &str = "/v1/leases";
 /// The most deliveries of one answer, and settlements of one request.
 const BATCH_MAX: u64 = 1_000;
 /// The most kinds or queues that one worker names.
@@ -105,6 +109,16 @@ pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Ans
         pulled = pull => pulled?,
         () = app.draining.cancelled() => Vec::new(),
     };
+    let granted = Granted::new(&app.station, &deliveries);
+    if !deliveries.is_empty()
+        && parts
+            .extensions
+            .get::<Caller>()
+            .is_some_and(Caller::has_gone)
+    {
+        return Err(Problem::cut_off());
+    }
+    granted.keep();
     let policies = app.station.policies();
     let rows: Vec<MessageRow> = deliveries.iter().map(row_of).collect();
     let views = deliveries
@@ -126,6 +140,44 @@ pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Ans
             deliveries: views.collect(),
         },
     ))
+}
+
+/// Deliveries that were granted and not answered yet; dropped so, they are handed back uncounted.
+struct Granted {
+    station: Station,
+    leases: Vec<Lease>,
+}
+
+impl Granted {
+    fn new(station: &Station, deliveries: &[Delivery]) -> Self {
+        let leases = deliveries.iter().map(Delivery::lease).collect();
+        Self {
+            station: station.clone(),
+            leases,
+        }
+    }
+
+    fn keep(mut self) {
+        self.leases.clear();
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        let leases = std::mem::take(&mut self.leases);
+        if leases.is_empty() {
+            return;
+        }
+        let station = self.station.clone();
+        let reports = leases
+            .into_iter()
+            .map(|lease| report(lease, Outcome::HandedBack))
+            .collect();
+        drop(supervise::start(async move {
+            // Where even this fails, the leases expire.
+            drop(station.report(reports).await);
+        }));
+    }
 }
 
 fn row_of(delivery: &Delivery) -> MessageRow {

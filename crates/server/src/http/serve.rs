@@ -22,7 +22,7 @@ use tower::Service;
 
 use super::door::Door;
 use super::problem::{Code, Problem};
-use super::socket::Socket;
+use super::socket::{Caller, Socket};
 use crate::{supervise, telemetry};
 
 /// The most headers of a request.
@@ -98,8 +98,13 @@ pub(crate) async fn serve(
             continue;
         };
         let shared = Arc::clone(&shared);
-        let service = service_fn(move |request| {
+        let stream = Arc::new(stream);
+        let caller = Caller(Arc::clone(&stream));
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
+            if request.uri().path() == super::leases::PATH {
+                request.extensions_mut().insert(caller.clone());
+            }
             async move { answer(&shared, request, local).await }
         });
         let connection = http1::Builder::new()

@@ -1,7 +1,9 @@
 //! A socket that gives up on a peer which takes nothing.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,14 +14,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// A connection whose writes must move within a time; hyper itself waits for a stuck reader for ever.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     /// Wraps a connection.
-    pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
+    pub(crate) const fn new(stream: Arc<TcpStream>, patience: Duration) -> Self {
         Self {
             stream,
             patience,
@@ -48,13 +50,55 @@ impl Socket {
     }
 }
 
+/// The caller behind a request, for answers that must not go to nobody.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) Arc<TcpStream>);
+
+impl Caller {
+    /// Tells whether the caller has hung up. Asks the system itself: the runtime hears of it later.
+    pub(crate) fn has_gone(&self) -> bool {
+        let copy = self
+            .0
+            .as_fd()
+            .try_clone_to_owned()
+            .map(std::net::TcpStream::from);
+        match copy.and_then(|socket| socket.peek(&mut [0])) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read_buf(buf) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn poll_try<T>(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match write(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
     }
 }
 
@@ -64,7 +108,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let polled = self.poll_try(cx, |stream| stream.try_write(buf));
         self.watch(cx, polled)
     }
 
@@ -73,19 +117,25 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let polled = self.poll_try(cx, |stream| stream.try_write_vectored(bufs));
         self.watch(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    /// A socket holds nothing back.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let copy = self
+            .stream
+            .as_fd()
+            .try_clone_to_owned()
+            .map(std::net::TcpStream::from);
+        Poll::Ready(copy.and_then(|socket| socket.shutdown(std::net::Shutdown::Write)))
     }
 }

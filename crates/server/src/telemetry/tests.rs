@@ -175,10 +175,24 @@ async fn store_of_three() -> Memory {
     store
 }
 
+/// Events, and the lines that they lead to.
+type Counted<'a> = (&'a [Event], &'a [&'a str]);
+
+async fn check(cases: &[Counted<'_>]) {
+    for (events, expected) in cases {
+        let text = after(events).await;
+        for line in *expected {
+            assert!(
+                text.lines().any(|found| found == *line),
+                "no {line} in\n{text}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn each_event_is_counted_under_the_names_of_the_interface() {
-    use CircuitState::{Closed, HalfOpen, Open, Ramping};
-    let cases: &[(&[Event], &[&str])] = &[
+    let cases: &[Counted] = &[
         (
             &[Event::Accepted {
                 lane: lane(),
@@ -231,31 +245,29 @@ async fn each_event_is_counted_under_the_names_of_the_interface() {
             }],
             &["waystation_leases_lost_total 1"],
         ),
-        (
-            &[
-                change(Closed, Open, None),
-                change(Open, HalfOpen, Some(ProbeResult::Lost)),
-                change(HalfOpen, Ramping, Some(ProbeResult::Succeeded)),
-                // A pause is no transition.
-                change(Ramping, Ramping, None),
-            ],
-            &[
-                r#"waystation_circuit_transitions_total{circuit="smtp",to="open"} 1"#,
-                r#"waystation_circuit_transitions_total{circuit="smtp",to="ramping"} 1"#,
-                r#"waystation_probes_total{circuit="smtp",result="lost"} 1"#,
-                r#"waystation_probes_total{circuit="smtp",result="succeeded"} 1"#,
-            ],
-        ),
     ];
-    for (events, expected) in cases {
-        let text = after(events).await;
-        for line in *expected {
-            assert!(
-                text.lines().any(|found| found == *line),
-                "no {line} in\n{text}"
-            );
-        }
-    }
+    check(cases).await;
+}
+
+#[tokio::test]
+async fn each_change_of_a_circuit_is_counted() {
+    use CircuitState::{Closed, HalfOpen, Open, Ramping};
+    check(&[(
+        &[
+            change(Closed, Open, None),
+            change(Open, HalfOpen, Some(ProbeResult::Lost)),
+            change(HalfOpen, Ramping, Some(ProbeResult::Succeeded)),
+            // A pause is no transition.
+            change(Ramping, Ramping, None),
+        ],
+        &[
+            r#"waystation_circuit_transitions_total{circuit="smtp",to="open"} 1"#,
+            r#"waystation_circuit_transitions_total{circuit="smtp",to="ramping"} 1"#,
+            r#"waystation_probes_total{circuit="smtp",result="lost"} 1"#,
+            r#"waystation_probes_total{circuit="smtp",result="succeeded"} 1"#,
+        ],
+    )])
+    .await;
 }
 
 #[tokio::test]

@@ -377,7 +377,8 @@ fn a_caller_that_has_gone_keeps_nothing() {
     let id = server.submit(r#"{"kind":"a"}"#);
     // Far sooner than the gone caller's lease would end.
     let delivery = server.lease();
-    assert_eq!(delivery["message"]["id"], id.as_str());
+    let shown = server.get(&format!("/v1/messages/{id}")).json();
+    assert_eq!(delivery["message"]["id"], id.as_str(), "{shown}");
     assert_eq!(delivery["message"]["counted"], 0);
     assert_eq!(server.settle(&delivery, "complete", "").status, 200);
 }

@@ -141,7 +141,7 @@ impl AdminStore for SqliteStore {
             notes.push("durability is relaxed: power loss may take the last moments".to_owned());
         }
         Ok(Health {
-            accepts: !is_stopped && low.is_none() && !is_full,
+            accepts: !is_stopped && low.is_none(),
             notes,
             backend: "sqlite",
         })

@@ -20,6 +20,9 @@ pub(super) const GRACE_OVER: &str = "SELECT due_at, row FROM message INDEXED BY 
 pub(super) const NEXT_GRACE: &str = "SELECT due_at FROM message INDEXED BY message_grace \
      WHERE standing = 3 AND state = 0 AND due_at > ?1 ORDER BY due_at LIMIT 1";
 
+/// Messages with the end of their leases, and when there may be more.
+type Late = (Vec<(Timestamp, Stored)>, Option<Timestamp>);
+
 impl State<'_> {
     /// Makes leases end at `until`, if they are still theirs. One answer a lease, in order.
     pub(super) fn extend(
@@ -94,6 +97,7 @@ impl State<'_> {
     /// Gives leases that ended to be settled as lost. The attempt, its worker and its probes stay
     /// those of the lost lease.
     pub(super) fn claim_lost(&mut self, like: ClaimRow, room: u32) -> Answer<Claimed> {
+        self.take_out_dead()?;
         let (lost, next_at) = self.late_leases(true, room)?;
         let mut next_at = next_at;
         if !lost.is_empty() {
@@ -199,11 +203,7 @@ impl State<'_> {
 
     /// Messages whose lease ended by time or with its node, in the order in which the leases end,
     /// and when there may be more.
-    fn late_leases(
-        &mut self,
-        is_run: bool,
-        room: u32,
-    ) -> Answer<(Vec<(Timestamp, Stored)>, Option<Timestamp>)> {
+    fn late_leases(&mut self, is_run: bool, room: u32) -> Answer<Late> {
         self.flush_claims()?;
         let now = self.now;
         let most = i64::from(room) + 1;

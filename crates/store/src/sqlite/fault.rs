@@ -39,17 +39,23 @@ impl Fault {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "codes of another crate, which may get more"
+)]
 fn of_sql(error: &rusqlite::Error) -> StoreError {
     let text = || error.to_string().into();
     let Some(code) = error.sqlite_error_code() else {
         return StoreError::Corrupt(text());
     };
     match code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Unavailable(text()),
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::OutOfMemory
+        | ErrorCode::CannotOpen
+        | ErrorCode::PermissionDenied
+        | ErrorCode::ReadOnly => StoreError::Unavailable(text()),
         ErrorCode::DiskFull => StoreError::Full(text()),
-        ErrorCode::OutOfMemory | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
-            StoreError::Unavailable(text())
-        }
         // A read or write that failed, a page that does not add up, a rule of the schema that one of
         // our statements broke: none of them is better the next time.
         _ => StoreError::Corrupt(text()),

@@ -1,8 +1,10 @@
 //! Nodes: who is on this file. Each holds its lock while it lives, see [`super::lock`].
 
 use rusqlite::params;
+use waystation_core::message::NodeId;
 
 use super::fault::Answer;
+use super::lock;
 use super::state::State;
 
 impl State<'_> {
@@ -22,6 +24,21 @@ impl State<'_> {
         )?;
         self.ring.others = true;
         self.reload_nodes()
+    }
+
+    /// Takes out the nodes that are dead; gives them. Their watchers tell as well, a moment later;
+    /// whoever asks for lost leases is not to wait for that.
+    pub(super) fn take_out_dead(&mut self) -> Answer<Vec<i64>> {
+        let mut dead = Vec::new();
+        for (node, _) in self.nodes.clone() {
+            let id = NodeId(node.cast_unsigned());
+            // Where the system cannot tell, leases end by time.
+            if matches!(lock::is_alive(&self.path, id), Ok(false)) {
+                self.node_gone(node)?;
+                dead.push(node);
+            }
+        }
+        Ok(dead)
     }
 
     /// Takes a node that left or died out: its tied leases are lost. Says whether it was there.

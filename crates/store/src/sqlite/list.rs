@@ -11,8 +11,8 @@ use waystation_core::time::Timestamp;
 
 use super::bytes::gate_name;
 use super::fault::{Answer, damaged};
+use super::load::read_gate;
 use super::rows::{self, Stored, columns, state_code};
-use super::state::read_gate;
 use crate::rules;
 use crate::{AttemptRow, Filter, MessageRow, PAGE_MAX, Page, ROWS_LOOKED_AT_MAX};
 

@@ -83,13 +83,13 @@ mod tests {
     fn process_killed_within_a_step_leaves_the_step_before() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("store.db");
-        for step in 0..VERSION {
+        for (step, statements) in STEPS.into_iter().enumerate() {
             // All of the step's statements, and no commit.
             let mut db = Connection::open(&path).expect("opens");
             let tx = db
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .expect("begins");
-            tx.execute_batch(STEPS[step]).expect("runs");
+            tx.execute_batch(statements).expect("runs");
             drop(tx);
             drop(db);
             let mut db = Connection::open(&path).expect("opens");

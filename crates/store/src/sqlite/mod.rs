@@ -27,6 +27,7 @@ mod heal;
 mod join;
 mod lines;
 mod list;
+mod load;
 mod lock;
 mod migrate;
 mod open;
@@ -41,6 +42,9 @@ mod state;
 mod story;
 mod threads;
 mod writer;
+
+#[cfg(test)]
+mod plans;
 
 use std::collections::HashMap;
 use std::fmt;

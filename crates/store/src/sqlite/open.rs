@@ -187,16 +187,8 @@ const fn id(node: i64) -> NodeId {
 /// Reads everything, and takes out the nodes that are dead.
 fn begin<'c>(db: &'c Connection, path: &Path) -> Answer<(State<'c>, i64)> {
     db.execute_batch("BEGIN IMMEDIATE")?;
-    let mut state = State::open(db)?;
-    let nodes: Vec<i64> = state.nodes.iter().map(|&(node, _)| node).collect();
-    let dead: Vec<i64> = nodes
-        .into_iter()
-        // Where the system cannot tell, leases end by time.
-        .filter(|&node| matches!(lock::is_alive(path, id(node)), Ok(false)))
-        .collect();
-    for &node in &dead {
-        state.node_gone(node)?;
-    }
+    let mut state = State::open(db, path)?;
+    let dead = state.take_out_dead()?;
     state.flush()?;
     db.execute_batch("COMMIT")?;
     for node in dead {

@@ -304,7 +304,7 @@ fn is_plain(settlement: &Settlement) -> bool {
     };
     settlement.decision.disposition == Disposition::Complete
         && settlement.follow_up.is_none()
-        && !(settlement.decision.is_judgement() && !settlement.epochs.is_empty())
+        && (settlement.epochs.is_empty() || !settlement.decision.is_judgement())
         && settlement
             .ended
             .as_ref()

@@ -105,9 +105,9 @@ pub(super) struct Shared {
     pub(super) wal_pages: AtomicU64,
     /// The WAL is long and has been written back: the writer is to begin it anew.
     pub(super) wants_restart: AtomicBool,
-    /// Why no new messages are taken, while that is so.
+    /// Whether the last message that was to be taken in found no space.
     pub(super) is_full: AtomicBool,
-    /// Why nothing is done any more.
+    /// Whether the writer has stopped for good.
     pub(super) is_stopped: AtomicBool,
     /// Other processes' nodes on the file.
     pub(super) peers: AtomicU64,
@@ -218,26 +218,17 @@ impl Writer<'_> {
     fn turn_away(&self, batch: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
         let accepts = batch.iter().any(|job| job.accepts());
         let low = if accepts { self.space.is_low() } else { None };
-        self.shared.is_full.fetch_and(
-            low.is_some() || !accepts || self.is_short(),
-            Ordering::Relaxed,
-        );
         let mut kept = Vec::with_capacity(batch.len());
         for job in batch {
             if let Some(error) = &self.stopped {
                 job.finish(Err(error.clone()));
             } else if let Some(low) = low.as_ref().filter(|_| job.accepts()) {
-                self.shared.is_full.store(true, Ordering::Relaxed);
                 job.finish(Err(StoreError::Full(low.as_str().into())));
             } else {
                 kept.push(job);
             }
         }
         kept
-    }
-
-    fn is_short(&self) -> bool {
-        self.shared.is_full.load(Ordering::Relaxed)
     }
 
     fn serve_alone(&mut self, job: Box<dyn Job>) {
@@ -331,9 +322,8 @@ impl Writer<'_> {
             .db
             .prepare_cached("COMMIT")
             .and_then(|mut commit| commit.execute([]));
-        let error = match committed {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = committed else {
+            return Ok(());
         };
         let fault = Fault::Sql(error);
         match fault.to_store_error() {
