@@ -1,6 +1,7 @@
 //! kill -9: what was accepted is there afterwards, once, and work goes on where it stood.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -110,31 +111,9 @@ fn assert_explained(calls: &[&Value], attempts: &[Value]) {
     );
 }
 
-#[test]
-fn accepted_messages_survive_kill_9_and_each_second_delivery_has_its_cause() {
-    let destination = Destination::start(&["--latency", "10ms", "--latency-jitter", "30ms"]);
-    let (machine, config) = (Machine::new(), config(&destination.url));
-    let ledger = Ledger::default();
-    let mut chance = std::hash::DefaultHasher::new();
-    for round in 0..KILLS {
-        std::hash::Hasher::write_u64(&mut chance, round);
-        // Somewhere in the stream: never at the same place of a commit twice.
-        let more = std::hash::Hasher::finish(&chance) % 40;
-        let node = machine.start(&config);
-        ledger.ask_again(&node);
-        let enough = ledger.accepted() + usize::try_from(more).expect("small");
-        std::thread::scope(|scope| {
-            for _ in 0..CLIENTS {
-                scope.spawn(|| ledger.send_on(&node));
-            }
-            until("more accepted messages", || {
-                (ledger.accepted() > enough).then_some(())
-            });
-            node.signal("KILL");
-        });
-    }
-    let node = machine.start(&config);
-    ledger.ask_again(&node);
+/// Compares what clients know, what is kept and what the destination saw.
+fn assert_kept(node: &Node, ledger: &Ledger, destination: &Destination) {
+    ledger.ask_again(node);
     let accepted = ledger.accepted.lock().expect("no client panicked").clone();
     node.until_count("completed", accepted.len());
     assert_eq!(node.count("accepted"), accepted.len());
@@ -155,6 +134,68 @@ fn accepted_messages_survive_kill_9_and_each_second_delivery_has_its_cause() {
         assert_explained(&calls, &node.attempts(id));
     }
     assert!(calls.is_empty(), "nobody sent these: {:?}", calls.keys());
+}
+
+/// Lets clients send to a server, and kills it somewhere in the stream.
+fn kill_within_the_stream(node: &Node, ledger: &Ledger, round: u64) {
+    let mut chance = std::hash::DefaultHasher::new();
+    chance.write_u64(round);
+    let more = usize::try_from(chance.finish() % 40).expect("small");
+    let enough = ledger.accepted() + more;
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| ledger.send_on(node));
+        }
+        until("more accepted messages", || {
+            (ledger.accepted() > enough).then_some(())
+        });
+        node.signal("KILL");
+    });
+}
+
+#[test]
+fn accepted_messages_survive_kill_9_and_each_second_delivery_has_its_cause() {
+    let destination = Destination::start(&["--latency", "10ms", "--latency-jitter", "30ms"]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    let ledger = Ledger::default();
+    for round in 0..KILLS {
+        let node = machine.start(&config);
+        ledger.ask_again(&node);
+        kill_within_the_stream(&node, &ledger, round);
+    }
+    assert_kept(&machine.start(&config), &ledger, &destination);
+}
+
+#[test]
+fn a_fleet_whose_servers_are_killed_in_turn_loses_and_repeats_nothing() {
+    let destination = Destination::start(&["--latency", "10ms", "--latency-jitter", "30ms"]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    let ledger = Ledger::default();
+    let mut survivor = machine.start(&config);
+    for round in KILLS..2 * KILLS {
+        let next = machine.start(&config);
+        kill_within_the_stream(&survivor, &ledger, round);
+        ledger.ask_again(&next);
+        survivor = next;
+    }
+    assert_kept(&survivor, &ledger, &destination);
+}
+
+#[test]
+#[should_panic(expected = "a retry that was hidden")]
+fn a_call_that_is_made_twice_under_one_attempt_is_found() {
+    let call = json!({"attempt": 1, "fence": 1});
+    let attempt = json!({"attempt": 1, "fence": 1, "outcome": "completed"});
+    assert_explained(&[&call, &call], &[attempt]);
+}
+
+#[test]
+#[should_panic(expected = "failed")]
+fn a_second_delivery_without_the_loss_of_the_first_is_found() {
+    let call = json!({"attempt": 1, "fence": 1});
+    let first = json!({"attempt": 1, "fence": 1, "outcome": "failed", "counted": true});
+    let second = json!({"attempt": 2, "fence": 2, "outcome": "completed"});
+    assert_explained(&[&call], &[first, second]);
 }
 
 #[test]

@@ -190,10 +190,9 @@ impl Node {
 
     /// Gives the items of a list.
     pub(crate) fn items(&self, path: &str) -> Vec<Value> {
-        match self.get(path)["items"].take() {
-            Value::Array(items) => items,
-            other => panic!("{path}: {other}"),
-        }
+        let list = self.get(path);
+        let items = list["items"].as_array();
+        items.unwrap_or_else(|| panic!("{path}: {list}")).clone()
     }
 
     /// Sends a message and gives its id.
