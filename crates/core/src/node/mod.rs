@@ -245,8 +245,8 @@ impl Node {
                 self.trouble = StoreTrouble::default();
             }
             Err(Trouble::Conflict) => {}
-            // A full store takes settlements; it is the accepting that is refused.
-            Err(Trouble::Full) => {}
+            // While space is short it is the accepting that is refused; all else goes on.
+            Err(Trouble::Full) if during == "enqueue" => {}
             Err(Trouble::Corrupt) => {
                 if self.phase != Phase::Stopped {
                     self.phase = Phase::Stopped;
@@ -256,14 +256,15 @@ impl Node {
                     out.push(Command::Stop(Stop::Corrupt));
                 }
             }
-            Err(trouble @ (Trouble::Indeterminate | Trouble::Unavailable)) => {
+            // Of space that is wholly gone, too, asking again at once would only burn a core.
+            Err(trouble @ (Trouble::Full | Trouble::Indeterminate | Trouble::Unavailable)) => {
                 if self.trouble.run == 0 {
                     let error = match trouble {
                         Trouble::Indeterminate => "answer lost",
-                        Trouble::Unavailable
-                        | Trouble::Conflict
-                        | Trouble::Full
-                        | Trouble::Corrupt => "unavailable",
+                        Trouble::Full => "no space",
+                        Trouble::Unavailable | Trouble::Conflict | Trouble::Corrupt => {
+                            "unavailable"
+                        }
                     };
                     out.push(Command::Emit(Event::StoreTroubled {
                         during,

@@ -379,6 +379,20 @@ fn trouble_with_the_store_is_asked_again_later_and_told_once() {
 }
 
 #[test]
+fn a_store_without_space_is_asked_again_later_and_not_at_once() {
+    let mut desk = Desk::new(1);
+    let (ticket, _) = desk.asked_claim().expect("it asks");
+    desk.tell([Input::Claimed {
+        ticket,
+        answer: Err(Trouble::Full),
+    }]);
+    assert!(desk.asked_claim().is_none(), "not at once");
+    desk.now = desk.now + Duration::from_secs(1);
+    desk.tell([Input::Wake]);
+    assert!(desk.asked_claim().is_some());
+}
+
+#[test]
 fn a_message_whose_settlement_was_answered_late_is_still_looked_for_when_it_is_due() {
     let mut desk = Desk::new(1);
     let one = delivery(1);

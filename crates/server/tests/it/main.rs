@@ -3,8 +3,12 @@
 mod acting;
 mod api;
 mod bad_input;
+mod crash;
 mod demo;
 mod door;
 mod flaky;
+mod fleet;
+mod hard_times;
 mod lifecycle;
+mod machine;
 mod server;

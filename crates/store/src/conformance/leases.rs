@@ -27,7 +27,7 @@ pub async fn expired_lease_is_lost_once(harness: &mut dyn Harness) {
 }
 
 /// What is given to be settled as lost is that attempt: same number, same worker, same start, under
-/// a higher fence.
+/// a higher fence. What is recorded of it names the fence that the handler was told.
 pub async fn lost_delivery_is_the_attempt_that_was_lost(harness: &mut dyn Harness) {
     let mut scene = Scene::open(harness).await;
     scene.send(draft("mail")).await;
@@ -52,6 +52,7 @@ pub async fn lost_delivery_is_the_attempt_that_was_lost(harness: &mut dyn Harnes
     let attempts = attempts.expect("gives attempts").expect("it is known");
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].end.outcome, "lost");
+    assert_eq!(attempts[0].fence, run.record.fence);
     assert_eq!(scene.get(run.message.id).await.record.ledger.strikes, 1);
 }
 

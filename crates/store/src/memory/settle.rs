@@ -203,7 +203,7 @@ impl State {
             if rules::is_recorded(end) {
                 row.keep_attempt(AttemptRow {
                     generation: settlement.decision.ledger.generation,
-                    fence: settlement.lease.fence,
+                    fence: rules::fence_of(end, settlement.lease.fence),
                     ended_at: Some(end.ended_at),
                     end: end.clone(),
                 });

@@ -18,7 +18,7 @@ use waystation_core::message::{
     MessageId, Payload, Priority, Record, Standing, State,
 };
 use waystation_core::name::{GateKey, Lane};
-use waystation_core::outcome::{ErrorClass, Failure};
+use waystation_core::outcome::{ErrorClass, Failure, Outcome};
 use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
 
@@ -179,6 +179,16 @@ pub(crate) fn last_error(end: &AttemptEnd) -> Option<LastError> {
 /// Tells whether an attempt gets a row: the successful one is read off the message.
 pub(crate) fn is_recorded(end: &AttemptEnd) -> bool {
     end.outcome != "completed"
+}
+
+/// The fence under which an attempt ran, from the lease under which it is settled. Who settles a lost
+/// one holds a lease of its own, and its handler was told the fence before that.
+pub(crate) fn fence_of(end: &AttemptEnd, settled: Fence) -> Fence {
+    if end.outcome == Outcome::Lost.as_str() {
+        Fence(settled.0.saturating_sub(1))
+    } else {
+        settled
+    }
 }
 
 /// An attempt that is read off the message: the running one, or the successful one with its end.

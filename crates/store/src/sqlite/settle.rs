@@ -282,7 +282,7 @@ impl State<'_> {
         if let Some(end) = recorded.filter(|end| rules::is_recorded(end)) {
             let attempt = AttemptRow {
                 generation: settlement.decision.ledger.generation,
-                fence: settlement.lease.fence,
+                fence: rules::fence_of(end, settlement.lease.fence),
                 ended_at: Some(end.ended_at),
                 end: end.clone(),
             };

@@ -327,11 +327,12 @@ impl Writer<'_> {
         };
         let fault = Fault::Sql(error);
         match fault.to_store_error() {
-            StoreError::Full(_) | StoreError::Unavailable(_) if !self.db.is_autocommit() => {
-                Err(self.roll_back(fault))
-            }
-            StoreError::Full(_)
-            | StoreError::Unavailable(_)
+            // A frame found no room, and the one that would make the others count comes last (the
+            // file system is trusted not to harm its neighbours, so nothing is padded after it).
+            // SQLite has undone the transaction already.
+            StoreError::Full(_) => Err(self.roll_back(fault)),
+            StoreError::Unavailable(_) if !self.db.is_autocommit() => Err(self.roll_back(fault)),
+            StoreError::Unavailable(_)
             | StoreError::Conflict(_)
             | StoreError::Indeterminate(_)
             | StoreError::Corrupt(_) => {

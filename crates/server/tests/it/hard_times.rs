@@ -1,0 +1,470 @@
+//! Hard times: shutdown in the middle of work, a full disk, destinations that mean harm, damaged files.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::machine::{Destination, Machine, Node, SmallDisk, number, text, throughout, until};
+
+fn config(url: &str) -> String {
+    format!(
+        "[destinations.d]\nurl = \"{url}\"\n\
+         [kinds.work]\ndestination = \"d\"\npath = \"/work\"\n"
+    )
+}
+
+fn until_draining(node: &Node) {
+    until("a draining server", || {
+        let reply = node.try_call("GET", "/readyz", &[], "").expect("an answer");
+        (reply.status == 503 && reply.code() == "shutting_down").then_some(())
+    });
+}
+
+#[test]
+fn sigterm_hands_back_uncounted_what_hangs_and_exits_in_time() {
+    let destination = Destination::start(&["--path", "/work=outage=0s..:hang"]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    let mut node = machine.start(&config);
+    let ids = node.submit_many(&json!({"kind": "work"}), 3);
+    until("three calls", || {
+        (destination.log().len() == 3).then_some(())
+    });
+
+    let since = Instant::now();
+    node.signal("TERM");
+    until_draining(&node);
+    let refused = node.post("/v1/messages", &json!({"kind": "work"}));
+    assert_eq!(
+        (refused.status, refused.code()),
+        (503, "shutting_down".to_owned())
+    );
+    assert_eq!(node.count("leased"), 3, "it answers while it drains");
+    assert_eq!(node.ended().code(), Some(0), "{}", node.said());
+    // The grace is 2 s.
+    assert!(
+        since.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        since.elapsed()
+    );
+    assert!(
+        since.elapsed() >= Duration::from_secs(2),
+        "the grace was not given"
+    );
+
+    destination.tell(&json!({"path": "/work", "up": true}));
+    let node = machine.start(&config);
+    node.until_count("completed", 3);
+    for id in &ids {
+        let attempts = node.attempts(id);
+        let ends: Vec<Value> = attempts
+            .iter()
+            .map(|row| json!([row["outcome"], row["counted"]]))
+            .collect();
+        assert_eq!(ends[0], json!(["handed_back", false]), "{attempts:?}");
+        assert_eq!(ends[1][0], "completed", "{attempts:?}");
+        assert_eq!(node.message(id)["strikes"], 0);
+    }
+}
+
+#[test]
+fn sigterm_lets_running_work_end_and_exits_as_soon_as_it_has() {
+    let destination = Destination::start(&["--latency", "300ms"]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    let mut node = machine.start_with_grace(&config, "30s");
+    let ids = node.submit_many(&json!({"kind": "work"}), 10);
+    until("ten calls", || {
+        (destination.log().len() == 10).then_some(())
+    });
+    let since = Instant::now();
+    node.signal("TERM");
+    assert_eq!(node.ended().code(), Some(0), "{}", node.said());
+    assert!(
+        since.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        since.elapsed()
+    );
+    let node = machine.start(&config);
+    assert_eq!(node.count("completed"), 10);
+    for id in &ids {
+        assert_eq!(destination.calls_of(id).len(), 1);
+    }
+}
+
+#[test]
+fn a_second_sigterm_ends_it_at_once_and_loses_nothing() {
+    let destination = Destination::start(&["--path", "/work=outage=0s..:hang"]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    let mut node = machine.start_with_grace(&config, "1h");
+    let id = node.submit(&json!({"kind": "work"}));
+    until("a call", || (destination.log().len() == 1).then_some(()));
+    node.signal("TERM");
+    until_draining(&node);
+    let since = Instant::now();
+    node.signal("TERM");
+    assert_eq!(node.ended().code(), Some(1));
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
+    destination.tell(&json!({"path": "/work", "up": true}));
+    let node = machine.start(&config);
+    node.until_count("completed", 1);
+    let attempts = node.attempts(&id);
+    assert_eq!(attempts.len(), 2, "{attempts:?}");
+    assert_eq!(attempts[0]["counted"], false, "{attempts:?}");
+}
+
+#[test]
+fn a_full_disk_refuses_new_messages_settles_old_ones_and_heals_when_space_returns() {
+    let destination = Destination::start(&[]);
+    let config = config(&destination.url);
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let _disk = SmallDisk::mount(&data, "96m");
+    let machine = Machine::on(folder, data.clone());
+    let node = machine.start(&config);
+    node.must("/v1/queues/default/pause", &json!({}));
+    let ids = node.submit_many(&json!({"kind": "work", "payload": "x".repeat(400)}), 500);
+
+    // Low, then not a byte left.
+    let ballast = data.join("ballast");
+    fill(&ballast, 64 << 20);
+    let refused = node.post("/v1/messages", &json!({"kind": "work"}));
+    assert_eq!(
+        (refused.status, refused.code()),
+        (503, "disk_full".to_owned())
+    );
+    node.must("/v1/queues/default/resume", &json!({}));
+    node.until_count("completed", 500);
+    fill(&data.join("last"), u64::MAX);
+    let refused = node.post("/v1/messages", &json!({"kind": "work"}));
+    assert_eq!(
+        (refused.status, refused.code()),
+        (503, "disk_full".to_owned())
+    );
+    assert_eq!(node.count("accepted"), 500);
+
+    std::fs::remove_file(data.join("last")).expect("it was there");
+    std::fs::remove_file(&ballast).expect("it was there");
+    let more = node.submit(&json!({"kind": "work"}));
+    node.until_count("completed", 501);
+    node.assert_accounts();
+    let log = destination.log();
+    let called: BTreeSet<&str> = log.iter().filter_map(|call| call["id"].as_str()).collect();
+    assert_eq!((log.len(), called.len()), (501, 501), "each once");
+    assert!(
+        ids.iter()
+            .chain([&more])
+            .all(|id| called.contains(id.as_str()))
+    );
+    node.kill();
+    let node = machine.start(&config);
+    assert_eq!(
+        (node.count("accepted"), node.count("completed")),
+        (501, 501)
+    );
+}
+
+#[test]
+fn a_disk_without_a_byte_left_keeps_what_was_accepted_until_space_returns() {
+    let destination = Destination::start(&[]);
+    let config = config(&destination.url);
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let _disk = SmallDisk::mount(&data, "96m");
+    let machine = Machine::on(folder, data.clone());
+    let node = machine.start(&config);
+    let later = json!({"kind": "work", "payload": "x".repeat(4_000), "delay": "4s"});
+    node.submit_many(&later, 1_000);
+    // A fresh start has a short log: there is no old room in it to be written again.
+    node.stop();
+    let node = machine.start(&config);
+    let ballast = data.join("ballast");
+    fill(&ballast, u64::MAX);
+    until("due messages", || {
+        let lane = node.get("/v1/lanes/default:d:work");
+        (lane["due"] == 1_000).then_some(())
+    });
+    let ticks = node.cpu_ticks();
+    throughout(Duration::from_millis(500), || {
+        let refused = node.post("/v1/messages", &json!({"kind": "work"}));
+        let expected = (503, "disk_full".to_owned());
+        assert_eq!((refused.status, refused.code()), expected);
+    });
+    let asked = node.cpu_ticks() - ticks;
+    throughout(Duration::from_secs(1), || {});
+    let ticks = node.cpu_ticks() - ticks - asked;
+    assert!(
+        ticks < 20,
+        "{ticks} ticks of 10 ms in 1 s of waiting for space"
+    );
+    assert_eq!(
+        node.count("waiting"),
+        1_000,
+        "nothing starts that cannot be recorded"
+    );
+    assert_eq!(
+        destination.log().len(),
+        0,
+        "nothing starts that is not on disk"
+    );
+
+    std::fs::remove_file(&ballast).expect("it was there");
+    node.until_count("completed", 1_000);
+    node.assert_accounts();
+    assert_eq!(node.ids().len(), 1_000);
+    let log = destination.log();
+    let called: BTreeSet<&str> = log.iter().filter_map(|call| call["id"].as_str()).collect();
+    assert_eq!((log.len(), called.len()), (1_000, 1_000), "each once");
+}
+
+/// Writes zeroes until there are so many, or until there is no room.
+fn fill(path: &std::path::Path, bytes: u64) {
+    let mut file = File::create(path).expect("it can be made");
+    let piece = vec![0; 4_096];
+    let mut left = bytes;
+    while left > 0 && file.write_all(&piece).is_ok() {
+        left = left.saturating_sub(4_096);
+    }
+}
+
+/// A destination that means harm: answers each connection with what `harm` does to it.
+fn villain(harm: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let harm = Arc::new(harm);
+    let serve = move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let harm = Arc::clone(&harm);
+            start(move || {
+                let mut head = BufReader::new(stream.try_clone().expect("a second handle"));
+                let mut line = String::new();
+                while head.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
+                    line.clear();
+                }
+                harm(stream);
+            });
+        }
+    };
+    start(serve);
+    url
+}
+
+/// Starts a thread that ends with the tests.
+fn start(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().spawn(run);
+    drop(thread.expect("a thread"));
+}
+
+/// Sends bytes for as long as somebody takes them, at most 10 GB; counts them.
+fn pour(mut stream: TcpStream, head: &str, piece: &[u8], poured: &AtomicU64) {
+    let mut left: u64 = 10_000_000_000;
+    if stream.write_all(head.as_bytes()).is_err() {
+        return;
+    }
+    while left > 0 && stream.write_all(piece).is_ok() {
+        let bytes = u64::try_from(piece.len()).expect("small");
+        poured.fetch_add(bytes, Ordering::Relaxed);
+        left = left.saturating_sub(bytes);
+    }
+}
+
+fn answer(text: &'static str) -> String {
+    villain(move |mut stream| drop(stream.write_all(text.as_bytes())))
+}
+
+/// Every kind of harm, by name; what is poured is counted.
+fn villains(poured: &Arc<AtomicU64>) -> Vec<(&'static str, String)> {
+    let (of_body, of_headers) = (Arc::clone(poured), Arc::clone(poured));
+    let moved = "HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n";
+    vec![
+        (
+            "hang",
+            villain(|mut stream| drop(stream.read_to_end(&mut Vec::new()))),
+        ),
+        (
+            "huge",
+            villain(move |stream| {
+                let head = "HTTP/1.1 500 Oh\r\nContent-Length: 10000000000\r\n\r\n";
+                pour(stream, head, &[b'x'; 65_536], &of_body);
+            }),
+        ),
+        (
+            "headers",
+            villain(move |stream| {
+                let line = format!("x-flood: {}\r\n", "y".repeat(1_000));
+                pour(stream, "HTTP/1.1 200 OK\r\n", line.as_bytes(), &of_headers);
+            }),
+        ),
+        ("redirect", answer(moved)),
+        ("garbage", answer("\u{1}\u{2} what is this\r\n\r\n\r\n")),
+        (
+            "half",
+            answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
+        ),
+    ]
+}
+
+/// Sends a lot that is handled well, and gives how long that takes.
+fn time_good_ones(node: &Node) -> Duration {
+    let before = node.count("completed");
+    let since = Instant::now();
+    node.submit_many(&json!({"kind": "work"}), 1_000);
+    node.until_count("completed", before + 1_000);
+    since.elapsed()
+}
+
+#[test]
+fn evil_destinations_harm_neither_the_server_nor_other_kinds() {
+    let destination = Destination::start(&[]);
+    let poured = Arc::new(AtomicU64::new(0));
+    let evil = villains(&poured);
+    let mut config = config(&destination.url);
+    for (name, url) in &evil {
+        config.push_str(&format!(
+            "[destinations.{name}]\nurl = \"{url}\"\nconcurrency = 20\n\
+             [kinds.{name}]\nattempt_timeout = \"1s\"\nbackoff = {{ fixed = \"100ms\" }}\n"
+        ));
+    }
+    let machine = Machine::new();
+    let node = machine.start(&config);
+    let alone = time_good_ones(&node);
+    let mut ids = Vec::new();
+    for (name, _) in &evil {
+        ids.push((*name, node.submit_many(&json!({"kind": *name}), 50)));
+    }
+    let beside = time_good_ones(&node);
+    assert!(
+        beside < alone * 3 + Duration::from_secs(1),
+        "{alone:?} alone, {beside:?} beside evil ones"
+    );
+    for (name, ids) in &ids {
+        // Each was tried, told apart from success, and nothing was followed or believed.
+        let error = until(name, || {
+            let first = node.message(&ids[0]);
+            assert_ne!(first["state"], "completed", "{name}: {first}");
+            (!first["last_error"].is_null()).then(|| first["last_error"].clone())
+        });
+        let class = if *name == "redirect" {
+            "terminal"
+        } else {
+            "transient"
+        };
+        assert_eq!(error["class"], class, "{name}: {error}");
+        let message = text(&error["message"]);
+        assert!(message.len() <= 4_096, "{name}: {} bytes", message.len());
+    }
+    let after = time_good_ones(&node);
+    assert!(
+        after < alone * 3 + Duration::from_secs(1),
+        "{alone:?}, then {after:?}"
+    );
+    let peak = node.memory_kib("VmHWM") / 1_024;
+    assert!(peak < 256, "{peak} MiB");
+    let poured = poured.load(Ordering::Relaxed) >> 20;
+    assert!(poured < 2_000, "{poured} MiB were taken of 10 GB answers");
+    node.assert_accounts();
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_by_its_number() {
+    let machine = Machine::new();
+    machine.start("").stop();
+    let db = rusqlite::Connection::open(machine.file()).expect("opens");
+    db.execute("INSERT INTO migration (version) VALUES (999)", [])
+        .expect("writes");
+    drop(db);
+    let before = std::fs::read(machine.file()).expect("a file");
+    let (code, said) = machine.start_in_vain("");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("schema version 999"), "{said}");
+    assert!(said.contains("open it with a newer build"), "{said}");
+    let after = std::fs::read(machine.file()).expect("a file");
+    assert!(before == after, "it was written to");
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_is_refused() {
+    let machine = Machine::new();
+    std::fs::write(machine.file(), "dear diary, ".repeat(1_000)).expect("writes");
+    let (code, said) = machine.start_in_vain("");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("waystation.db"), "{said}");
+    assert!(said.contains("not a database"), "{said}");
+}
+
+/// A server that has a message waiting in a paused queue, stopped; gives the message's id.
+fn with_waiting(machine: &Machine, config: &str, payload: &str) -> String {
+    let node = machine.start(config);
+    node.must("/v1/queues/default/pause", &json!({}));
+    let id = node.submit(&json!({"kind": "work", "payload": payload}));
+    node.stop();
+    let db = rusqlite::Connection::open(machine.file()).expect("opens");
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .expect("the log is written back");
+    id
+}
+
+/// Overwrites bytes of the file.
+fn damage(machine: &Machine, at: u64, bytes: &[u8]) {
+    let mut file = File::options()
+        .write(true)
+        .open(machine.file())
+        .expect("opens");
+    file.seek(SeekFrom::Start(at)).expect("seeks");
+    file.write_all(bytes).expect("writes");
+}
+
+fn assert_stopped_by_damage(node: &mut Node, destination: &Destination) {
+    assert_eq!(node.ended().code(), Some(1), "{}", node.said());
+    let said = node.said();
+    assert!(said.contains("corrupt"), "{said}");
+    assert_eq!(
+        destination.log().len(),
+        0,
+        "what is damaged is not delivered"
+    );
+}
+
+#[test]
+fn a_payload_that_was_damaged_stops_the_server_and_is_not_delivered() {
+    let destination = Destination::start(&[]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    let needle = "one hundred pounds to Ada";
+    with_waiting(&machine, &config, needle);
+    let bytes = std::fs::read(machine.file()).expect("a file");
+    let mut found = bytes.windows(needle.len()).enumerate();
+    let at = found.find(|(_, window)| *window == needle.as_bytes());
+    let (at, _) = at.expect("the payload is in the file");
+    damage(&machine, u64::try_from(at).expect("small"), b"two");
+
+    let mut node = machine.start(&config);
+    // It may stop before it has answered.
+    drop(node.try_post("/v1/queues/default/resume", &json!({})));
+    assert_stopped_by_damage(&mut node, &destination);
+}
+
+#[test]
+fn a_page_that_was_damaged_stops_the_server_and_is_not_delivered() {
+    let destination = Destination::start(&[]);
+    let (machine, config) = (Machine::new(), config(&destination.url));
+    with_waiting(&machine, &config, "x");
+    let db = rusqlite::Connection::open(machine.file()).expect("opens");
+    let of = "SELECT rootpage FROM sqlite_schema WHERE name = 'payload'";
+    let page: i64 = db.query_row(of, [], |row| row.get(0)).expect("its page");
+    drop(db);
+    let at = (u64::try_from(page).expect("small") - 1) * 4_096;
+    damage(&machine, at, &[0xAA; 64]);
+
+    let mut node = machine.start(&config);
+    drop(node.try_post("/v1/queues/default/resume", &json!({})));
+    assert_stopped_by_damage(&mut node, &destination);
+    assert!(number(&json!(page)) > 1);
+}
