@@ -114,7 +114,7 @@ pub enum Event {
     Committed {
         /// How long it took.
         took: Duration,
-        /// How many changes shared it.
+        /// How many calls shared it.
         changes: u32,
     },
     /// Shutdown has begun: nothing new is started.

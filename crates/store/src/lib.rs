@@ -5,6 +5,7 @@
 //! and the API call; `Arc<dyn Store>` upcasts to either, and is chosen at run time.
 
 mod admin;
+mod clock;
 mod envelope;
 mod error;
 pub mod memory;
@@ -16,6 +17,7 @@ pub mod sqlite;
 pub mod conformance;
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use waystation_core::exchange::{
@@ -130,4 +132,14 @@ pub trait Store: MessageStore + AdminStore {
     /// What this backend lacks of the laws and of speed, for people; printed at start and compared
     /// with the table in the docs.
     fn lacks(&self) -> &'static [&'static str];
+
+    /// Tells `watcher` of each transaction that is on disk from now on. Only the first watcher of a
+    /// store is told; a store without transactions of its own tells nobody.
+    fn watch_commits(&self, watcher: CommitWatcher) {
+        drop(watcher);
+    }
 }
+
+/// Is told how long a transaction took, from its begin until it was on disk, and how many calls
+/// shared it. Runs on the store's writer: it must not block.
+pub type CommitWatcher = Box<dyn Fn(Duration, u32) + Send + Sync>;

@@ -170,6 +170,10 @@ impl Shell {
         options: Options,
     ) -> Station {
         let (tell, asks) = mpsc::unbounded_channel();
+        let listener = Arc::clone(&world);
+        store.watch_commits(Box::new(move |took, changes| {
+            listener.emit(&Event::Committed { took, changes });
+        }));
         let (stopped, on_stop) = watch::channel(None);
         let supervisor = Supervisor::default();
         let pulse = Arc::new(Pulse {

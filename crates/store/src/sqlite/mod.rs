@@ -61,9 +61,9 @@ use fault::Answer;
 use lock::NodeLock;
 use reader::Readers;
 use state::State;
-use writer::{Call, Job, Shared};
+use writer::{Call, Job, Shared, Watcher};
 
-use crate::{Store, StoreError};
+use crate::{CommitWatcher, Store, StoreError};
 
 /// How hard a commit is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -176,5 +176,10 @@ impl Drop for SqliteStore {
 impl Store for SqliteStore {
     fn lacks(&self) -> &'static [&'static str] {
         &["one machine: all processes on a file run on the machine that has it"]
+    }
+
+    fn watch_commits(&self, watcher: CommitWatcher) {
+        // A later one is dropped, as the trait says.
+        drop(self.shared.watcher.set(Watcher(watcher)));
     }
 }

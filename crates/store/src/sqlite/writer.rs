@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -28,7 +28,8 @@ use super::checks::Space;
 use super::fault::{Answer, Fault};
 use super::lock::{self, Watch};
 use super::state::State;
-use crate::StoreError;
+use crate::clock::Stopwatch;
+use crate::{CommitWatcher, StoreError};
 
 /// Jobs that wait for the writer at most; beyond it callers wait to be let in.
 pub(super) const QUEUE_MAX: usize = 1_024;
@@ -115,6 +116,17 @@ pub(super) struct Shared {
     pub(super) dead: Mutex<Vec<i64>>,
     /// Rings within this process; a ring that nobody waits for wakes the next one.
     pub(super) rung: Notify,
+    /// Who is told of commits.
+    pub(super) watcher: OnceLock<Watcher>,
+}
+
+/// Who is told of commits.
+pub(super) struct Watcher(pub(super) CommitWatcher);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 impl Shared {
@@ -283,6 +295,7 @@ impl Writer<'_> {
     /// Runs jobs in one transaction.
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Failed> {
         self.restart_wal();
+        let stopwatch = Stopwatch::start();
         let mut run = || -> Answer<()> {
             self.begin()?;
             for job in batch.iter_mut() {
@@ -294,10 +307,16 @@ impl Writer<'_> {
         // Time that any of them named has been seen, whatever became of it.
         let now = self.state.now.as_micros();
         self.shared.clock.fetch_max(now, Ordering::Relaxed);
-        match ran {
-            Ok(()) => self.commit(),
-            Err(fault) => Err(self.roll_back(fault)),
+        if let Err(fault) = ran {
+            return Err(self.roll_back(fault));
         }
+        let wrote = self.state.wrote;
+        self.commit()?;
+        if let Some(watcher) = self.shared.watcher.get().filter(|_| wrote) {
+            let calls = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            (watcher.0)(stopwatch.elapsed(), calls);
+        }
+        Ok(())
     }
 
     fn begin(&mut self) -> Answer<()> {

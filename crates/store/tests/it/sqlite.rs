@@ -316,3 +316,22 @@ async fn low_disk_refuses_new_messages_and_says_so() {
     let settled = complete(&*store, delivery).await.expect("settles");
     assert!(matches!(settled, Settled::Applied { .. }), "{settled:?}");
 }
+
+#[tokio::test]
+async fn each_commit_is_told_with_the_calls_that_shared_it() {
+    let dir = TempDir::new().expect("a directory");
+    let store = open(&dir);
+    let (tell, told) = std::sync::mpsc::channel();
+    store.watch_commits(Box::new(move |took, calls| {
+        tell.send((took, calls)).expect("the test listens");
+    }));
+    let now = Timestamp::from_secs(1_800_000_000);
+    store.join("a node", now).await.expect("joins");
+    let (took, calls) = told.try_recv().expect("told before the answer");
+    assert!(took > Duration::ZERO);
+    assert_eq!(calls, 1);
+    // A look that writes nothing is no commit; joining may have taken more than one.
+    while told.try_recv().is_ok() {}
+    store.leased(Vec::new()).await.expect("answers");
+    assert!(told.try_recv().is_err());
+}
