@@ -282,6 +282,12 @@ fn a_circuit_is_held_open_reset_and_disabled_by_hand() {
         ids.contains(&&json!("smtp")) && ids.contains(&&json!("smtp:email.send")),
         "{listed}"
     );
+    assert_eq!(act("email.send", "reset").code(), "not_found");
+    let after = server.get("/v1/circuits").json();
+    assert!(
+        !after.to_string().contains("\"id\":\"email.send\""),
+        "a slip in a name makes no circuit: {after}"
+    );
     assert_eq!(act("a%20b", "open").code(), "not_found");
     assert_eq!(act("a:b:c", "open").code(), "not_found");
 }
