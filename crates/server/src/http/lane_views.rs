@@ -40,8 +40,9 @@ pub(crate) struct QueueView {
     oldest_due_at: Option<Time>,
 }
 
-/// What stands for "until a person says so" where a time is written.
-const FAR: Timestamp = Timestamp::from_secs(253_402_300_799);
+/// What stands for "until a person says so" where a time is written: the last second that
+/// `time_text` can write, 9999-12-30T22:00:00Z. A later one would be shown as a word, not a time.
+const FAR: Timestamp = Timestamp::from_secs(253_402_207_200);
 
 impl QueueView {
     /// Shows a queue.

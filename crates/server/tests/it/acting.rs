@@ -300,7 +300,19 @@ fn a_queue_is_paused_until_it_is_resumed() {
         (&paused["queue"], &paused["paused"]),
         (&json!("mail"), &json!(true))
     );
+    assert_eq!(paused["paused_until"], "9999-12-30T22:00:00.000Z");
     let id = server.submit(r#"{"kind":"a","queue":"mail"}"#);
+    let explained = server.get(&format!("/v1/messages/{id}/explain")).json();
+    assert!(
+        explained["summary"].to_string().contains("paused"),
+        "{explained}"
+    );
+    assert!(
+        explained["next"]
+            .to_string()
+            .contains("POST /v1/queues/mail/resume"),
+        "{explained}"
+    );
     assert_eq!(
         server.post("/v1/leases", r#"{"kinds":["*"]}"#).json()["deliveries"],
         json!([])
