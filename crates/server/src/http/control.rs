@@ -169,6 +169,18 @@ async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<B
     let bytes = read_json(app, &parts.headers, body, ENVELOPE_BYTES_MAX).await?;
     Object::parse(&bytes)?.finish(&[])?;
     let (policies, now) = (app.station.policies(), app.station.now());
+    // One may be held open or disabled before its first message; to reset one that is not there is
+    // a slip in its name, and would make a row for it.
+    if order == GateOrder::Reset {
+        let rows = app
+            .station
+            .admin()
+            .circuits(Arc::clone(&policies), now)
+            .await?;
+        if !rows.iter().any(|row| row.status.view.key == key) {
+            return Err(no_circuit());
+        }
+    }
     app.station
         .admin()
         .order(key.clone(), order, Arc::clone(&policies), now)

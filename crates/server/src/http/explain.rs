@@ -118,7 +118,7 @@ fn explanation(
         )
     }));
     Explanation {
-        summary: summary(row, until, now),
+        summary: summary(row, is_paused(lane, now), until, now),
         state: record.state.as_str(),
         since: since.map(Time),
         until: until.map(Time),
@@ -127,7 +127,12 @@ fn explanation(
     }
 }
 
-fn summary(row: &MessageRow, until: Option<Timestamp>, now: Timestamp) -> String {
+fn is_paused(lane: Option<&LaneRow>, now: Timestamp) -> bool {
+    let mut gates = lane.iter().flat_map(|lane| &lane.gates);
+    gates.any(|gate| gate.paused_until.is_some_and(|until| until > now))
+}
+
+fn summary(row: &MessageRow, paused: bool, until: Option<Timestamp>, now: Timestamp) -> String {
     let ledger = &row.record.ledger;
     let waits = row.record.state == MessageState::Waiting;
     let soon = until.filter(|_| waits).map_or_else(String::new, |until| {
@@ -139,6 +144,7 @@ fn summary(row: &MessageRow, until: Option<Timestamp>, now: Timestamp) -> String
         View::Blocked => "waits for its predecessor with the same key",
         View::Scheduled => "waits for its due time",
         View::Retrying => "waits for its next attempt",
+        View::Ready if paused => "is due and waits for its queue, which is paused",
         View::Ready => "is due and waits for a worker",
         View::Leased => "is being handled",
         View::Parked => "is held until a person, or its condition, releases it",
@@ -243,6 +249,11 @@ fn next(row: &MessageRow, lane: Option<&LaneRow>, handled: bool) -> Vec<Next> {
     };
     if row.record.state == MessageState::Waiting {
         for gate in lane.iter().flat_map(|lane| &lane.gates) {
+            if gate.paused_until.is_some() {
+                let command = format!("POST /v1/queues/{}/resume", gate.view.key);
+                let effect = "ends the pause of its queue";
+                next.insert(0, Next { command, effect });
+            }
             if holds_back(gate.view.state, gate.view.mode) {
                 let command = format!("POST /v1/circuits/{}/reset", gate.view.key);
                 next.insert(

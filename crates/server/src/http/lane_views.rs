@@ -40,8 +40,8 @@ pub(crate) struct QueueView {
     oldest_due_at: Option<Time>,
 }
 
-/// What stands for "until a person says so" where a time is written: the last moment that the
-/// calendar can write in every time zone.
+/// What stands for "until a person says so" where a time is written: the last second that
+/// `time_text` can write, 9999-12-30T22:00:00Z. A later one would be shown as a word, not a time.
 const FAR: Timestamp = Timestamp::from_secs(253_402_207_200);
 
 impl QueueView {

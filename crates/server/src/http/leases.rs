@@ -356,7 +356,7 @@ pub(crate) async fn snooze(
 }
 
 /// Asks to hold the message for a person.
-#[utoipa::path(post, path = "/v1/leases/{lease}/park", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeasePark, responses(
+#[utoipa::path(post, path = "/v1/leases/{lease}/park", operation_id = "lease_park", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeasePark, responses(
     (status = 200, body = StateView),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]

@@ -524,7 +524,7 @@ fn read_edit(bytes: &Bytes, payload_max: usize) -> Result<Edit, Problem> {
     object.finish(EDIT_FIELDS)?;
     if edit == Edit::default() {
         let detail = format!(
-            "the body changes nothing; give at least one of {}",
+            "changes nothing; give at least one of {}",
             EDIT_FIELDS.join(", ")
         );
         return Err(Problem::field("", detail));

@@ -195,6 +195,8 @@ impl Problem {
         };
         let errors = [invalid, unknown].concat();
         let detail = match errors.as_slice() {
+            // The empty pointer is the whole body.
+            [one] if one.pointer.is_empty() => format!("the body {}", one.detail),
             [one] => format!("{} {}", one.pointer, one.detail),
             [first, rest @ ..] => {
                 let more = rest.len();

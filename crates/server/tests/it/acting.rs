@@ -288,6 +288,12 @@ fn a_circuit_is_held_open_reset_and_disabled_by_hand() {
         ids.contains(&&json!("smtp")) && ids.contains(&&json!("smtp:email.send")),
         "{listed}"
     );
+    assert_eq!(act("email.send", "reset").code(), "not_found");
+    let after = server.get("/v1/circuits").json();
+    assert!(
+        !after.to_string().contains("\"id\":\"email.send\""),
+        "a slip in a name makes no circuit: {after}"
+    );
     assert_eq!(act("a%20b", "open").code(), "not_found");
     assert_eq!(act("a:b:c", "open").code(), "not_found");
 }
@@ -302,6 +308,17 @@ fn a_queue_is_paused_until_it_is_resumed() {
     );
     assert_eq!(paused["paused_until"], "9999-12-30T22:00:00.000Z");
     let id = server.submit(r#"{"kind":"a","queue":"mail"}"#);
+    let explained = server.get(&format!("/v1/messages/{id}/explain")).json();
+    assert!(
+        explained["summary"].to_string().contains("paused"),
+        "{explained}"
+    );
+    assert!(
+        explained["next"]
+            .to_string()
+            .contains("POST /v1/queues/mail/resume"),
+        "{explained}"
+    );
     assert_eq!(
         server.post("/v1/leases", r#"{"kinds":["*"]}"#).json()["deliveries"],
         json!([])

@@ -6,7 +6,7 @@
 //!        │  rung() ◀────────── Notify
 //! ```
 //!
-//! [`state`] keeps rows and derives every index and count from them, so that no write can forget
+//! `state` keeps rows and derives every index and count from them, so that no write can forget
 //! one; the other files are the calls, in the order of a message's walk.
 
 mod admin;
