@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 /// One measured number.
 #[derive(Clone, Debug, Serialize)]
@@ -41,7 +42,7 @@ impl fmt::Display for Wanted {
 }
 
 /// A figure beside its baseline, taken in the same run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Ratio {
     /// What is compared.
     pub name: String,
@@ -71,6 +72,21 @@ impl Ratio {
             Wanted::RatioWithin(least, most) => (least..=most).contains(&self.value()),
             Wanted::AtMost(most) => self.measured <= most,
         }
+    }
+}
+
+/// With what follows from it, so that no reader of the JSON has to judge again.
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Ratio", 7)?;
+        object.serialize_field("name", &self.name)?;
+        object.serialize_field("measured", &self.measured)?;
+        object.serialize_field("baseline", &self.baseline)?;
+        object.serialize_field("unit", self.unit)?;
+        object.serialize_field("ratio", &self.value())?;
+        object.serialize_field("wanted", &self.wanted)?;
+        object.serialize_field("holds", &self.holds())?;
+        object.end()
     }
 }
 
@@ -221,6 +237,8 @@ mod tests {
             report.ratio("accept", (measured, baseline, "ms"), wanted);
             assert_eq!(report.holds(), holds, "{measured} of {baseline}, {wanted}");
             assert_eq!(report.to_string().contains("MISSED"), !holds);
+            let json = serde_json::to_value(&report).unwrap();
+            assert_eq!(json["ratios"][0]["holds"], holds);
         }
     }
 }
