@@ -461,9 +461,12 @@ impl Writer<'_> {
         let restart = || -> rusqlite::Result<()> {
             // Readers are not waited for: the next time will do.
             self.db.busy_timeout(Duration::ZERO)?;
-            self.db
-                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-            self.db.busy_timeout(BUSY)
+            let restarted = self
+                .db
+                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+            // Also after a failure: without it the next writer of another process would be a fault.
+            self.db.busy_timeout(BUSY)?;
+            restarted
         };
         // A checkpoint that fails loses nothing; a disk that is broken shows at the next commit.
         let _done: bool = restart().is_ok();
