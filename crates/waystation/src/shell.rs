@@ -385,14 +385,16 @@ impl Shell {
     }
 
     fn emit(&self, mut event: Event) {
-        let now = self.world.now().as_micros();
-        let said: Option<Arc<str>> = self.said.as_ref().map(|error| error.to_string().into());
+        // The store's own words say more than the scheduler knows of them.
+        let said =
+            || -> Option<Arc<str>> { self.said.as_ref().map(|error| error.to_string().into()) };
         if let Event::StoreTroubled { error, .. } = &mut event {
+            let now = self.world.now().as_micros();
             self.pulse.troubled_since.store(now, Ordering::Relaxed);
-            *error = said.unwrap_or_else(|| Arc::clone(error));
+            *error = said().unwrap_or_else(|| Arc::clone(error));
         } else if let Event::StoreCorrupt { error } = &mut event {
             self.pulse.corrupt.store(true, Ordering::Relaxed);
-            *error = said.unwrap_or_else(|| Arc::clone(error));
+            *error = said().unwrap_or_else(|| Arc::clone(error));
         } else if let Event::StoreRecovered = event {
             self.pulse.troubled_since.store(0, Ordering::Relaxed);
         } else if let Event::AttemptEnded { id, state, .. } = &event

@@ -10,6 +10,10 @@ use waystation_bench::measure;
 use waystation_bench::report::Report;
 use waystation_bench::server::Program;
 
+/// The server's allocator, for ours and for the baselines alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 cargo xtask bench [what] [--json]
 
