@@ -231,6 +231,10 @@ fn next(row: &MessageRow, lane: Option<&LaneRow>, handled: bool) -> Vec<Next> {
         effect,
     };
     let mut next = match row.record.state {
+        // Due or not, a shut circuit holds it: retrying would start nothing.
+        MessageState::Waiting if row.view == View::Quarantined => {
+            vec![verb("park", "holds it"), verb("cancel", "stops it")]
+        }
         MessageState::Waiting => vec![
             verb("retry", "makes it due now"),
             verb("park", "holds it"),

@@ -267,6 +267,11 @@ fn a_circuit_is_held_open_reset_and_disabled_by_hand() {
         explained["next"][1]["command"],
         "POST /v1/circuits/smtp/reset"
     );
+    // Retrying would start nothing behind a circuit that is held open.
+    assert!(
+        !explained["next"].to_string().contains("/retry"),
+        "{explained}"
+    );
     let none = server.post("/v1/leases", r#"{"kinds":["*"]}"#).json();
     assert_eq!(none["deliveries"], json!([]));
 

@@ -175,7 +175,7 @@ impl Drop for SqliteStore {
 
 impl Store for SqliteStore {
     fn lacks(&self) -> &'static [&'static str] {
-        &["one machine: all processes on a file run on the machine that has it"]
+        &["reach beyond one machine: all processes on a file run on the machine that has it"]
     }
 
     fn watch_commits(&self, watcher: CommitWatcher) {
