@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use waystation_core::exchange::{ClaimRequest, ClaimWhat, Claimed, HealthCheck};
-use waystation_core::gate::{PROBE_LEASE, Permit};
+use waystation_core::exchange::{ClaimRequest, ClaimWhat, Claimed};
+use waystation_core::gate::Permit;
 use waystation_core::message::{CancelReason, Reason, State as MessageState};
 use waystation_core::name::{GateKey, Kind, KindPattern, Lane, Queue};
 use waystation_core::policy::Policies;
@@ -232,7 +232,8 @@ impl Due<'_> {
                 continue;
             };
             if check {
-                self.check(&gates);
+                let now = self.state.now;
+                rules::begin_check(&mut self.state.gates, &gates, now, &mut self.claimed);
                 continue;
             }
             let Some(circuit) = gates.first() else {
@@ -243,19 +244,6 @@ impl Due<'_> {
             {
                 self.send_probe(number);
             }
-        }
-    }
-
-    fn check(&mut self, gates: &[GateKey]) {
-        let now = self.state.now;
-        let until = now + PROBE_LEASE;
-        let (tokens, changes) = self.state.gates.begin_probe(gates, until, now);
-        self.claimed.changes.extend(changes);
-        let of_destination = tokens
-            .into_iter()
-            .find(|(gate, _)| matches!(gate, GateKey::Destination(_)));
-        if let Some((gate, token)) = of_destination {
-            self.claimed.checks.push(HealthCheck { gate, token, until });
         }
     }
 

@@ -2,13 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use waystation_core::gate::{GateSet, Permit};
-use waystation_core::name::{GateKey, Lane};
+use waystation_core::exchange::{Claimed, HealthCheck};
+use waystation_core::gate::{GateSet, PROBE_LEASE, Permit};
+use waystation_core::name::{GateKey, Lane, Queue};
 use waystation_core::plan::{Offer, share};
 use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
 
 use super::gates_of;
+
+/// Begins a probe by health check: the circuits are half open from now on, and whoever claims is
+/// asked to run the check of their destination.
+pub(crate) fn begin_check(
+    gates: &mut GateSet,
+    keys: &[GateKey],
+    now: Timestamp,
+    claimed: &mut Claimed,
+) {
+    let until = now + PROBE_LEASE;
+    let (tokens, changes) = gates.begin_probe(keys, until, now);
+    claimed.changes.extend(changes);
+    let of_destination = tokens
+        .into_iter()
+        .find(|(gate, _)| matches!(gate, GateKey::Destination(_)));
+    if let Some((gate, token)) = of_destination {
+        claimed.checks.push(HealthCheck { gate, token, until });
+    }
+}
+
+/// Until when people paused a queue; none while it is not paused.
+pub(crate) fn paused_until(gates: &GateSet, queue: &Queue, now: Timestamp) -> Option<Timestamp> {
+    let gate = gates.get(&GateKey::Queue(queue.clone()))?;
+    // A pause is the same under every policy.
+    let policy = Policies::default().gate(gate.key());
+    gate.status(&policy, now).paused_until
+}
 
 /// What a lane has to offer: its due messages in the ready order, counted as far as room goes.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rusqlite::params;
-use waystation_core::exchange::{ClaimRequest, ClaimWhat, Claimed, Delivery, HealthCheck};
-use waystation_core::gate::{PROBE_LEASE, Permit};
+use waystation_core::exchange::{ClaimRequest, ClaimWhat, Claimed, Delivery};
+use waystation_core::gate::Permit;
 use waystation_core::message::{CancelReason, Message, Reason, State as MessageState};
 use waystation_core::name::{GateKey, KindPattern, Queue};
 use waystation_core::plan::{Offer, share};
@@ -253,7 +253,8 @@ impl Due<'_, '_> {
                 continue;
             };
             if check {
-                self.check(&gates);
+                let now = self.state.now;
+                rules::begin_check(&mut self.state.gates, &gates, now, &mut self.claimed);
                 continue;
             }
             let Some(circuit) = gates.first() else {
@@ -266,19 +267,6 @@ impl Due<'_, '_> {
             }
         }
         Ok(())
-    }
-
-    fn check(&mut self, gates: &[GateKey]) {
-        let now = self.state.now;
-        let until = now + PROBE_LEASE;
-        let (tokens, changes) = self.state.gates.begin_probe(gates, until, now);
-        self.claimed.changes.extend(changes);
-        let of_destination = tokens
-            .into_iter()
-            .find(|(gate, _)| matches!(gate, GateKey::Destination(_)));
-        if let Some((gate, token)) = of_destination {
-            self.claimed.checks.push(HealthCheck { gate, token, until });
-        }
     }
 
     fn send_probe(&mut self, stored: Stored) -> Answer<()> {

@@ -35,18 +35,11 @@ impl State<'_> {
             add(counts, &of.counts);
             *oldest = [*oldest, oldest_of_lane].into_iter().flatten().min();
         }
-        let show = |(queue, (counts, oldest_due_at)): (Queue, _)| {
-            let gate = self.gates.get(&GateKey::Queue(queue.clone()));
-            let paused_until = gate.and_then(|gate| {
-                let policy = Policies::default().gate(gate.key());
-                gate.status(&policy, self.now).paused_until
-            });
-            QueueRow {
-                queue,
-                counts,
-                paused_until,
-                oldest_due_at,
-            }
+        let show = |(queue, (counts, oldest_due_at)): (Queue, _)| QueueRow {
+            paused_until: rules::paused_until(&self.gates, &queue, self.now),
+            queue,
+            counts,
+            oldest_due_at,
         };
         Ok(queues.into_iter().map(show).collect())
     }
