@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use waystation_core::gate::{Gate, GateChange, GateOrder, GateStatus, Permit};
+use waystation_core::gate::{Gate, GateChange, GateOrder, Permit};
 use waystation_core::message::{MessageId, State as MessageState};
 use waystation_core::name::{GateKey, Lane, Queue};
 use waystation_core::policy::Policies;
@@ -245,17 +245,9 @@ impl State {
             arrival_rate,
             drain_rate,
             gates: rules::gates_of(lane)
-                .map(|key| self.gate_status(&key, policies))
+                .map(|key| rules::gate_status(&self.gates, &key, policies, self.now))
                 .collect(),
             open: matches!(permit, Permit::Pass { starts, .. } if starts > 0),
-        }
-    }
-
-    fn gate_status(&self, key: &GateKey, policies: &Policies) -> GateStatus {
-        let policy = policies.gate(key);
-        match self.gates.get(key) {
-            Some(gate) => gate.status(&policy, self.now),
-            None => Gate::new(key.clone(), Timestamp::EPOCH).status(&policy, self.now),
         }
     }
 
@@ -267,7 +259,7 @@ impl State {
             .filter(|key| key.destination().is_some())
             .collect();
         let show = |key: &GateKey| {
-            let status = self.gate_status(key, policies);
+            let status = rules::gate_status(&self.gates, key, policies, self.now);
             let waiting = self
                 .lanes
                 .iter()

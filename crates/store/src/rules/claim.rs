@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use waystation_core::exchange::{Claimed, HealthCheck};
-use waystation_core::gate::{GateSet, PROBE_LEASE, Permit};
+use waystation_core::gate::{Gate, GateSet, GateStatus, PROBE_LEASE, Permit};
 use waystation_core::name::{GateKey, Lane, Queue};
 use waystation_core::plan::{Offer, share};
 use waystation_core::policy::Policies;
@@ -27,6 +27,20 @@ pub(crate) fn begin_check(
         .find(|(gate, _)| matches!(gate, GateKey::Destination(_)));
     if let Some((gate, token)) = of_destination {
         claimed.checks.push(HealthCheck { gate, token, until });
+    }
+}
+
+/// Shows a gate to people; one without a row as the closed gate that it is.
+pub(crate) fn gate_status(
+    gates: &GateSet,
+    key: &GateKey,
+    policies: &Policies,
+    now: Timestamp,
+) -> GateStatus {
+    let policy = policies.gate(key);
+    match gates.get(key) {
+        Some(gate) => gate.status(&policy, now),
+        None => Gate::new(key.clone(), Timestamp::EPOCH).status(&policy, now),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) use claim::Offered;
 pub(crate) use claim::Room;
 pub(crate) use claim::allot;
 pub(crate) use claim::begin_check;
+pub(crate) use claim::gate_status;
 pub(crate) use claim::paused_until;
 pub(crate) use claim::slot;
 pub(crate) use minute::Minute;

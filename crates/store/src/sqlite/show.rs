@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waystation_core::gate::{Gate, GateStatus, Permit};
+use waystation_core::gate::{Gate, Permit};
 use waystation_core::name::{GateKey, Lane, Queue};
 use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
@@ -86,18 +86,10 @@ impl State<'_> {
             arrival_rate,
             drain_rate,
             gates: rules::gates_of(&of.lane)
-                .map(|key| self.gate_status(&key, policies))
+                .map(|key| rules::gate_status(&self.gates, &key, policies, self.now))
                 .collect(),
             open: matches!(permit, Permit::Pass { starts, .. } if starts > 0),
         })
-    }
-
-    fn gate_status(&self, key: &GateKey, policies: &Policies) -> GateStatus {
-        let policy = policies.gate(key);
-        match self.gates.get(key) {
-            Some(gate) => gate.status(&policy, self.now),
-            None => Gate::new(key.clone(), Timestamp::EPOCH).status(&policy, self.now),
-        }
     }
 
     pub(super) fn show_circuits(&self, policies: &Policies) -> Vec<CircuitRow> {
@@ -108,7 +100,7 @@ impl State<'_> {
             .filter(|key| key.destination().is_some())
             .collect();
         let show = |key: &GateKey| {
-            let status = self.gate_status(key, policies);
+            let status = rules::gate_status(&self.gates, key, policies, self.now);
             let waiting = self
                 .lanes_through(key)
                 .iter()
