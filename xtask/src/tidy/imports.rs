@@ -65,6 +65,12 @@ const LAYERS: &[Layer] = &[
         why: "the server puts everything together; nothing imports it but the benches",
     },
     Layer {
+        name: "waystation-testkit",
+        may_import: &[],
+        outside: None,
+        why: "what breaks the product sees it from outside, and only tests use it",
+    },
+    Layer {
         name: "waystation-bench",
         may_import: &[
             "waystation-core",
@@ -95,6 +101,9 @@ const EXAMPLE: Layer = Layer {
     outside: None,
     why: "an example shows what an application can do, so it imports what an application can",
 };
+
+/// The crate that every crate may import for its tests, and none for anything else.
+const TESTKIT: &str = "waystation-testkit";
 
 /// One of our crates and what it imports.
 #[derive(Debug)]
@@ -177,7 +186,8 @@ pub(super) fn check(packages: &[Package]) -> Vec<Finding> {
 fn may(layer: &Layer, package: &Package, packages: &[Package], import: &Import) -> bool {
     let is_ours = packages.iter().any(|other| other.name == import.name);
     if is_ours {
-        layer.may_import.contains(&&*import.name) || import.for_tests && import.name == package.name
+        let is_for_tests = import.name == package.name || import.name == TESTKIT;
+        layer.may_import.contains(&&*import.name) || import.for_tests && is_for_tests
     } else {
         import.for_tests
             || layer
@@ -220,6 +230,9 @@ mod tests {
             ("waystation-server", "waystation-sim", false, 0),
             ("waystation-bench", "waystation-server", false, 0),
             ("waystation-sim", "waystation-server", false, 1),
+            ("waystation-store", "waystation-testkit", true, 0),
+            ("waystation-store", "waystation-testkit", false, 1),
+            ("waystation-testkit", "waystation-core", false, 1),
             ("xtask", "waystation-core", false, 1),
             ("xtask", "anyhow", false, 0),
         ] {

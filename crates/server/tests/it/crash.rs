@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::{Destination, Machine, Node, number, text, until};
+use crate::machine::{Destination, Machine, Node, number, text};
+use waystation_testkit::until;
 
 /// How often the server is killed.
 const KILLS: u64 = 12;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::{Destination, Machine, Node, number, text, throughout, until};
+use crate::machine::{Destination, Machine, Node, number, text};
+use waystation_testkit::{throughout, until};
 
 fn config(url: &str, more: &str) -> String {
     format!(

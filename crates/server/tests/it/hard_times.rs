@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::{Destination, Machine, Node, SmallDisk, number, text, throughout, until};
+use crate::machine::{Destination, Machine, Node, SmallDisk, number, text};
+use waystation_testkit::{throughout, until};
 
 fn config(url: &str) -> String {
     format!(

@@ -11,40 +11,11 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use waystation_testkit::{PATIENCE, until};
 
 use crate::server::{Reply, read_reply, request};
-
-/// Only there so that a test that would wait for ever fails in its place.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at something that another process is to do.
-const GLANCE: Duration = Duration::from_millis(4);
-
-/// Looks until there is something to see, and gives it; fails when patience is over.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(
-            since.elapsed() < PATIENCE,
-            "in {PATIENCE:?} never came: {what}"
-        );
-        std::thread::sleep(GLANCE);
-    }
-}
-
-/// Looks for a while at something that must hold all the time: what is claimed is that nothing happens.
-pub(crate) fn throughout(length: Duration, mut holds: impl FnMut()) {
-    let since = Instant::now();
-    while since.elapsed() < length {
-        holds();
-        std::thread::sleep(GLANCE);
-    }
-}
 
 /// A folder with a file in it that servers share.
 #[derive(Debug)]

@@ -1,0 +1,8 @@
+//! What the suites break things with: each fault is made here once and used by every suite that needs it.
+//!
+//! Only tests depend on this crate, and it knows none of ours: what it breaks it sees from outside, as a
+//! process, a file or a socket.
+
+mod wait;
+
+pub use wait::{PATIENCE, throughout, until};
