@@ -22,6 +22,7 @@ mod claims;
 mod data;
 mod enqueue;
 mod extend;
+mod extra;
 mod fault;
 mod heal;
 mod join;
