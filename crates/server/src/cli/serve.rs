@@ -161,7 +161,7 @@ fn listen(
     };
     supervise::start(crate::http::serve(
         listener,
-        app.router(),
+        app,
         door,
         limits,
         stop.clone(),

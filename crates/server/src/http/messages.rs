@@ -37,13 +37,30 @@ type Answer = Result<Response<Body>, Problem>;
     (status = "5XX", description = "see `code`", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn submit(State(app): State<App>, request: Request<Body>) -> Answer {
+    accept(&app, request).await
+}
+
+/// Where [`submit`] is.
+pub(crate) const PATH: &str = "/v1/messages";
+
+/// Takes one message, as [`submit`] documents it.
+///
+/// # Errors
+/// Says why nothing was written.
+pub(crate) async fn accept<B>(app: &App, request: Request<B>) -> Answer
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let (parts, body) = request.into_parts();
-    let answer = accept_one(&app, &parts, body).await;
-    count_refusal(&app, &answer);
+    let answer = accept_one(app, &parts, body).await;
+    count_refusal(app, &answer);
     answer
 }
 
-async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
+async fn accept_one<B>(app: &App, parts: &Parts, body: B) -> Answer
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let headers = &parts.headers;
     let media = media_type(headers);
     let opaque = headers.contains_key("waystation-kind");
@@ -100,8 +117,10 @@ async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_
             "the store answered with nothing",
         ));
     };
-    let mut response = json(StatusCode::ACCEPTED, &Accepted::new(one, &lane));
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{}", one.id)) {
+    let id = one.id.to_string();
+    let location = HeaderValue::try_from(format!("{PATH}/{id}"));
+    let mut response = json(StatusCode::ACCEPTED, &Accepted::new(id, one, &lane));
+    if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }
     if one.duplicate {

@@ -6,6 +6,7 @@
 //!                                                  └── problem+json ◀─────────────┘
 //! ```
 
+mod alarm;
 mod cloudevents;
 mod control;
 mod cursor;

@@ -1,9 +1,14 @@
 //! Reading bodies within their limits, writing JSON.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use serde::Serialize;
 
 use super::App;
@@ -28,29 +33,80 @@ pub(crate) fn batch_max(payload_max: usize) -> usize {
 ///
 /// # Errors
 /// `payload_too_large` above `limit`; a client that is too slow, or gone, is cut off without an answer.
-pub(crate) async fn read_body(
+pub(crate) async fn read_body<B>(
     app: &App,
     headers: &HeaderMap,
-    body: Body,
+    body: B,
     limit: usize,
-) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            Code::PayloadTooLarge,
-            format!("the body is larger than the limit of {limit} bytes; send less at once"),
-        )
-    };
+) -> Result<Bytes, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
-    match tokio::time::timeout(app.body_timeout, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) | Err(_) => Err(Problem::cut_off()),
+    let mut collect = pin!(collect(body, limit));
+    // Nearly all bodies come with their head, and hyper has them by the second look: the runtime's timer
+    // is not troubled for those.
+    if let Poll::Ready(bytes) = look(collect.as_mut()).await {
+        return bytes;
     }
+    tokio::time::timeout(app.body_timeout, collect)
+        .await
+        .unwrap_or_else(|_| Err(Problem::cut_off()))
+}
+
+/// Looks at a future once; asks to be woken again at once if it is not ready.
+async fn look<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    let mut looked = false;
+    poll_fn(|cx| {
+        if looked {
+            return Poll::Ready(Poll::Pending);
+        }
+        looked = true;
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled.map(Poll::Ready)
+    })
+    .await
+}
+
+/// Takes the pieces of a body; one that comes in one piece is not copied.
+async fn collect<B>(mut body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers are of no interest, and bounded by hyper.
+        let Ok(piece) = frame.map_err(|_| Problem::cut_off())?.into_data() else {
+            continue;
+        };
+        if piece.len() > limit - first.len().max(all.len()) {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = piece;
+            continue;
+        }
+        all.extend_from_slice(&std::mem::take(&mut first));
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(
+        Code::PayloadTooLarge,
+        format!("the body is larger than the limit of {limit} bytes; send less at once"),
+    )
 }
 
 /// Reads a JSON body; an absent one is an empty object where that is allowed.
@@ -95,8 +151,9 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Writes a JSON response.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => {
+    let mut bytes = Vec::with_capacity(512);
+    match serde_json::to_writer(&mut bytes, value) {
+        Ok(()) => {
             let mut response = Response::new(Body::from(bytes));
             *response.status_mut() = status;
             response

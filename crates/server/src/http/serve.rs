@@ -9,20 +9,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::header::ALLOW;
+use axum::http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::alarm::Alarm;
 use super::door::Door;
 use super::problem::{Code, Problem};
-use super::socket::{Caller, Socket};
+use super::socket::Socket;
+use super::{App, messages};
 use crate::{supervise, telemetry};
 
 /// The most headers of a request.
@@ -48,6 +51,7 @@ pub(crate) struct Limits {
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
+    app: App,
     router: Router,
     door: Door,
     /// Distinguishes the requests of this process from those of another one's.
@@ -70,7 +74,7 @@ impl std::error::Error for CutOff {}
 /// Serves until `stop`; then ends idle connections at once and others after their answer.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    app: App,
     door: Door,
     limits: Limits,
     stop: CancellationToken,
@@ -81,7 +85,8 @@ pub(crate) async fn serve(
         seed = std::process::id().to_le_bytes();
     }
     let shared = Arc::new(Shared {
-        router,
+        router: app.clone().router(),
+        app,
         door,
         seed: u32::from_le_bytes(seed),
         requests: AtomicU64::new(0),
@@ -98,8 +103,7 @@ pub(crate) async fn serve(
             continue;
         };
         let shared = Arc::clone(&shared);
-        let stream = Arc::new(stream);
-        let caller = Caller(Arc::clone(&stream));
+        let (socket, caller) = Socket::new(stream, limits.write_timeout);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             if request.uri().path() == super::leases::PATH {
@@ -108,14 +112,11 @@ pub(crate) async fn serve(
             async move { answer(&shared, request, local).await }
         });
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(Alarm::default())
             .header_read_timeout(limits.header_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(
-                TokioIo::new(Socket::new(stream, limits.write_timeout)),
-                service,
-            );
+            .serve_connection(TokioIo::new(socket), service);
         let connection = graceful.watch(connection);
         // How a connection ends, by fault of the client or not, is no news to anybody.
         drop(supervise::start(async move {
@@ -158,27 +159,36 @@ async fn answer(
     if let Err(problem) = shared.door.check(request.uri(), request.headers(), local) {
         return Ok(problem.respond(request_id(shared, number)));
     }
+    // Most requests by far hand over a message: they do without the router's boxes.
+    if request.method() == Method::POST && request.uri().path() == messages::PATH {
+        return match messages::accept(&shared.app, request).await {
+            Ok(response) => Ok(response),
+            Err(problem) => refuse(shared, number, problem),
+        };
+    }
     // A router is ready at all times, and a clone of it is a counter's step.
     let routed: Result<Response<Body>, Infallible> =
         shared.router.clone().call(request.map(Body::new)).await;
     let Ok(mut response) = routed;
-    match response.extensions_mut().remove::<Problem>() {
-        None => Ok(response),
-        Some(problem) if problem.cut_off => Err(CutOff),
-        Some(problem) => {
-            let id = request_id(shared, number);
-            if problem.code == Code::Internal {
-                telemetry::logs::log_internal(&id, &problem.detail);
-            }
-            let mut refusal = problem.respond(id);
-            if let Some(allow) = response.headers_mut().remove(axum::http::header::ALLOW) {
-                refusal
-                    .headers_mut()
-                    .insert(axum::http::header::ALLOW, allow);
-            }
-            Ok(refusal)
-        }
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else {
+        return Ok(response);
+    };
+    let mut refusal = refuse(shared, number, problem)?;
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        refusal.headers_mut().insert(ALLOW, allow);
     }
+    Ok(refusal)
+}
+
+fn refuse(shared: &Shared, number: u64, problem: Problem) -> Result<Response<Body>, CutOff> {
+    if problem.cut_off {
+        return Err(CutOff);
+    }
+    let id = request_id(shared, number);
+    if problem.code == Code::Internal {
+        telemetry::logs::log_internal(&id, &problem.detail);
+    }
+    Ok(problem.respond(id))
 }
 
 fn request_id(shared: &Shared, number: u64) -> String {

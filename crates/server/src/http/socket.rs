@@ -9,24 +9,33 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A connection whose writes must move within a time; hyper itself waits for a stuck reader for ever.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: Arc<TcpStream>,
+    /// Reads of its own: tokio knows from a short one that nothing is left, and saves the system call
+    /// that would say so.
+    read: OwnedReadHalf,
+    write: Arc<OwnedWriteHalf>,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// Wraps a connection.
-    pub(crate) const fn new(stream: Arc<TcpStream>, patience: Duration) -> Self {
-        Self {
-            stream,
+    /// Wraps a connection; gives the caller at its other end, too.
+    pub(crate) fn new(stream: TcpStream, patience: Duration) -> (Self, Caller) {
+        let (read, write) = stream.into_split();
+        let write = Arc::new(write);
+        let caller = Caller(Arc::clone(&write));
+        let socket = Self {
+            read,
+            write,
             patience,
             stuck: None,
-        }
+        };
+        (socket, caller)
     }
 
     fn watch<T>(
@@ -52,13 +61,13 @@ impl Socket {
 
 /// The caller behind a request, for answers that must not go to nobody.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) Arc<TcpStream>);
+pub(crate) struct Caller(Arc<OwnedWriteHalf>);
 
 impl Caller {
     /// Tells whether the caller has hung up. Asks the system itself: the runtime hears of it later.
     pub(crate) fn has_gone(&self) -> bool {
-        let copy = self
-            .0
+        let stream: &TcpStream = (*self.0).as_ref();
+        let copy = stream
             .as_fd()
             .try_clone_to_owned()
             .map(std::net::TcpStream::from);
@@ -71,18 +80,11 @@ impl Caller {
 
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buf) {
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        Pin::new(&mut self.read).poll_read(cx, buf)
     }
 }
 
@@ -92,9 +94,10 @@ impl Socket {
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        let stream: &TcpStream = (*self.write).as_ref();
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match write(&self.stream) {
+            ready!(stream.poll_write_ready(cx))?;
+            match write(stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -131,8 +134,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let copy = self
-            .stream
+        let stream: &TcpStream = (*self.write).as_ref();
+        let copy = stream
             .as_fd()
             .try_clone_to_owned()
             .map(std::net::TcpStream::from);

@@ -49,10 +49,10 @@ pub(crate) struct Accepted<'a> {
 }
 
 impl<'a> Accepted<'a> {
-    /// Shows one stored draft.
-    pub(crate) fn new(stored: &Enqueued, lane: &'a Lane) -> Self {
+    /// Shows one stored draft, whose id is written already.
+    pub(crate) fn new(id: String, stored: &Enqueued, lane: &'a Lane) -> Self {
         Self {
-            id: stored.id.to_string(),
+            id,
             state: stored.state.as_str(),
             queue: lane.queue().as_str(),
             kind: lane.kind().as_str(),
