@@ -13,10 +13,11 @@ use waystation_core::name::Destination;
 use waystation_store::{Edit, Operated, Operation};
 
 use super::fields::Object;
+use super::headers::KIND;
 use super::problem::{Code, Problem, ProblemBody};
 use super::query::{Query, listing};
-use super::reply::{batch_max, json, media_type, read_body, read_json, single_max};
-use super::submit::{self, Submission};
+use super::reply::{batch_max, json, json_of, media_type, read_body, read_json, single_max};
+use super::submit;
 use super::views::{
     Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,
 };
@@ -51,21 +52,26 @@ pub(crate) async fn accept<B>(app: &App, request: Request<B>) -> Answer
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
-    let (parts, body) = request.into_parts();
-    let answer = accept_one(app, &parts, body).await;
+    let answer = match read_one(app, request).await {
+        Ok(draft) => store_one(app, draft).await,
+        Err(problem) => Err(problem),
+    };
     count_refusal(app, &answer);
     answer
 }
 
-async fn accept_one<B>(app: &App, parts: &Parts, body: B) -> Answer
+/// Reads one message. Of the request nothing is left when it is read: its bytes lie in the
+/// connection's buffer, which hyper can use again only when nobody holds a part of it.
+async fn read_one<B>(app: &App, request: Request<B>) -> Result<Draft, Problem>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
+    let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     let media = media_type(headers);
-    let opaque = headers.contains_key("waystation-kind");
+    let opaque = headers.contains_key(&KIND);
     let structured = media.eq_ignore_ascii_case(cloudevents::STRUCTURED);
-    let binary = headers.contains_key("ce-specversion");
+    let binary = headers.contains_key(&cloudevents::SPECVERSION);
     let plain = media.is_empty() || media.eq_ignore_ascii_case("application/json");
     if !(opaque || structured || binary || plain) {
         return Err(Problem::new(
@@ -100,12 +106,11 @@ where
         }
         submission.idempotency_key = Some(key);
     }
-    store_one(app, headers, submission).await
+    submission.headers = submit::with_trace(submission.headers, headers);
+    submission.into_draft(&app.station.policies(), app.station.now(), "")
 }
 
-async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_>) -> Answer {
-    submission.headers = submit::with_trace(submission.headers, headers);
-    let draft = submission.into_draft(&app.station.policies(), app.station.now(), "")?;
+async fn store_one(app: &App, draft: Draft) -> Answer {
     let lane = draft.lane.clone();
     let stored = match app.station.submit(vec![draft]).await? {
         EnqueueAnswer::Stored(stored) => stored,
@@ -118,8 +123,9 @@ async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_
         ));
     };
     let id = one.id.to_string();
-    let location = HeaderValue::try_from(format!("{PATH}/{id}"));
-    let mut response = json(StatusCode::ACCEPTED, &Accepted::new(id, one, &lane));
+    let location = HeaderValue::try_from([PATH, "/", &id].concat());
+    let accepted = Accepted::new(id, one, &lane);
+    let mut response = json_of(StatusCode::ACCEPTED, accepted.to_json());
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }

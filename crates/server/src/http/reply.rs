@@ -151,21 +151,23 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// Writes a JSON response.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    let mut bytes = Vec::with_capacity(512);
-    match serde_json::to_writer(&mut bytes, value) {
-        Ok(()) => {
-            let mut response = Response::new(Body::from(bytes));
-            *response.status_mut() = status;
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
+    match serde_json::to_vec(value) {
+        Ok(bytes) => json_of(status, bytes),
         Err(error) => axum::response::IntoResponse::into_response(Problem::new(
             Code::Internal,
             error.to_string(),
         )),
     }
+}
+
+/// Writes a response of what is JSON already.
+pub(crate) fn json_of(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Writes a text response.
@@ -175,4 +177,56 @@ pub(crate) fn text(content_type: &'static str, text: String) -> Response<Body> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::task::Context;
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A body that comes in these pieces.
+    struct Pieces(VecDeque<&'static [u8]>);
+
+    impl hyper::body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let piece = self.0.pop_front().map(Bytes::from_static);
+            Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    async fn collected(pieces: &[&'static str], limit: usize) -> Result<Bytes, Code> {
+        let pieces = pieces.iter().map(|piece| piece.as_bytes());
+        let collected = collect(Pieces(pieces.collect()), limit).await;
+        collected.map_err(|problem| problem.code)
+    }
+
+    #[tokio::test]
+    async fn the_pieces_of_a_body_are_put_together_up_to_the_limit() {
+        let within: [(&[&str], &str); 4] = [
+            (&[], ""),
+            (&["abcd"], "abcd"),
+            (&["", "abcd", ""], "abcd"),
+            (&["a", "", "bc", "d"], "abcd"),
+        ];
+        for (pieces, expected) in within {
+            let bytes = collected(pieces, 4).await.expect("within the limit");
+            assert_eq!(bytes, expected, "{pieces:?}");
+        }
+        let beyond: [&[&str]; 3] = [&["abcde"], &["abcd", "e"], &["a", "bc", "de"]];
+        for pieces in beyond {
+            let refused = collected(pieces, 4).await.expect_err("five bytes");
+            assert_eq!(refused, Code::PayloadTooLarge, "{pieces:?}");
+        }
+    }
 }

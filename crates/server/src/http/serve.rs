@@ -28,8 +28,6 @@ use super::socket::Socket;
 use super::{App, messages};
 use crate::{supervise, telemetry};
 
-/// The most headers of a request.
-const HEADERS_MAX: usize = 64;
 /// The most bytes of a request's head; a body of any size passes through a buffer of this size.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long connections may take to end once everything else has.
@@ -114,7 +112,7 @@ pub(crate) async fn serve(
         let connection = http1::Builder::new()
             .timer(Alarm::default())
             .header_read_timeout(limits.header_timeout)
-            .max_headers(HEADERS_MAX)
+            // At most 100 headers: hyper's own limit, for which alone it needs no list of its own.
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(socket), service);
         let connection = graceful.watch(connection);

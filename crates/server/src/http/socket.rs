@@ -105,6 +105,8 @@ impl Socket {
     }
 }
 
+/// One buffer at a time: hyper then puts a small body behind its head, which costs less than telling the
+/// system of two places.
 impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -113,19 +115,6 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let polled = self.poll_try(cx, |stream| stream.try_write(buf));
         self.watch(cx, polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = self.poll_try(cx, |stream| stream.try_write_vectored(bufs));
-        self.watch(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 
     /// A socket holds nothing back.
