@@ -154,6 +154,7 @@ impl Gate {
             });
         }
         self.climb = None;
+        self.strain.restart();
         let probe_at = now + jittered(policy.open_for, roll);
         self.turn(Circuit::Open { probe_at }, why, now)
     }
@@ -163,6 +164,7 @@ impl Gate {
         let at = self.clock.ahead(now).unwrap_or(now);
         self.climb = Some(Climb::after_outage(self.traffic.closed_rate, at));
         self.tally.clear();
+        self.strain.restart();
         self.turn(Circuit::Ramping, why.to_owned(), now)
     }
 
@@ -263,6 +265,10 @@ impl Gate {
             folded.touched = true;
             folded.change = Some(self.probed(evidence.verdict, cx));
         } else if !self.is_down() && evidence.verdict != Verdict::Nothing {
+            self.bear(cx.now);
+            if evidence.verdict == Verdict::Failure {
+                self.suffer(cx.circuit.ramp, cx.now);
+            }
             folded.change = self.fold_call(evidence, cx);
         }
         folded
@@ -276,9 +282,6 @@ impl Gate {
             took: evidence.took,
         };
         self.tally.add(&call, cx.circuit, cx.now);
-        if let Some(climb) = self.climb.as_mut().filter(|_| call.failed) {
-            climb.fail(cx.circuit.ramp, cx.now);
-        }
         if self.mode != Mode::Auto {
             return None;
         }
@@ -286,6 +289,38 @@ impl Gate {
             cx.population.unfinished(&self.key)
         })?;
         Some(self.trip(trip.why(), cx.circuit, cx.now, cx.roll))
+    }
+
+    /// Counts a call for the strain.
+    fn bear(&mut self, now: Timestamp) {
+        if self.climb.is_some() {
+            self.strain.climb(now);
+        } else {
+            self.strain.flow(now);
+        }
+    }
+
+    /// Takes a failure that the present rate may be to blame for: of this circuit's own calls, or of
+    /// one of a destination's operations. Slows a climb down if there are more of them than usual.
+    fn suffer(&mut self, ramp: Duration, now: Timestamp) {
+        match &mut self.climb {
+            Some(climb) if self.strain.climb_failed(now) => climb.fail(ramp, now),
+            Some(_) => {}
+            None => self.strain.flow_failed(now),
+        }
+    }
+
+    /// Takes failures of one of its operations. They prove nothing against the destination, but while
+    /// it climbs they are how it says that it cannot bear more: without this only a second trip, of
+    /// the operation, would end the overload.
+    pub(super) fn suffer_with(&mut self, failures: usize, ramp: Duration, now: Timestamp) -> bool {
+        if self.is_down() {
+            return false;
+        }
+        for _ in 0..failures {
+            self.suffer(ramp, now);
+        }
+        failures > 0
     }
 
     /// Sets a destination's clock, or notes that it answered otherwise.
@@ -323,6 +358,7 @@ impl Gate {
             None => {
                 let last = self.traffic.rate(cx.now);
                 self.climb = Some(Climb::from_rate(last / 2.0, last, until));
+                self.strain.restart();
             }
         }
     }
@@ -356,6 +392,7 @@ impl Gate {
             return (false, None);
         }
         self.climb = None;
+        self.strain.restart();
         if self.circuit != Circuit::Ramping {
             return (true, None);
         }
@@ -405,6 +442,7 @@ impl Gate {
             GateOrder::Disable if self.mode != Mode::Disabled => {
                 if self.circuit != Circuit::Closed {
                     self.climb = None;
+                    self.strain.restart();
                     self.traffic.resume(now);
                     self.outage_successes = 0;
                 }

@@ -10,6 +10,7 @@ use super::circuit::{Circuit, REFUNDS_MAX};
 use super::clock::Clock;
 use super::evidence::{CODES_MAX, CodeCount, DIFFERENT_MIN, Ring, SLICES, Tally};
 use super::ramp::{Climb, Traffic};
+use super::strain::Strain;
 use super::{Gate, Mode, RefundDue};
 use crate::exchange::ProbeToken;
 use crate::message::{Epoch, MessageId};
@@ -35,7 +36,8 @@ const OUTAGE: u64 = 1 << 10;
 const LAST_SUCCESS: u64 = 1 << 11;
 const REFUNDS: u64 = 1 << 12;
 const PROBE: u64 = 1 << 13;
-const ALL: u64 = (1 << 14) - 1;
+const STRAIN: u64 = 1 << 14;
+const ALL: u64 = (1 << 15) - 1;
 
 impl Gate {
     fn parts(&self) -> u64 {
@@ -57,6 +59,7 @@ impl Gate {
             (LAST_SUCCESS, self.last_success_at.is_some()),
             (REFUNDS, !self.refunds.is_empty()),
             (PROBE, self.probe != ProbeToken::default()),
+            (STRAIN, self.strain != Strain::default()),
         ]
         .into_iter()
         .filter(|&(_, is_there)| is_there)
@@ -150,6 +153,12 @@ impl Gate {
             out.number(self.traffic.count.into());
             out.float(self.traffic.closed_rate);
         }
+        if self.strain != Strain::default() {
+            out.maybe(self.strain.since);
+            out.number(self.strain.calls.into());
+            out.number(self.strain.failures.into());
+            out.float(self.strain.usual);
+        }
     }
 
     fn encode_outage(&self, out: &mut Writer) {
@@ -212,6 +221,7 @@ impl Gate {
         gate.traffic = from
             .part(has(TRAFFIC), Reader::traffic)?
             .unwrap_or_default();
+        gate.strain = from.part(has(STRAIN), Reader::strain)?.unwrap_or_default();
         gate.outage_successes = from.part(has(OUTAGE), Reader::count)?.unwrap_or(0);
         gate.probe = ProbeToken(from.part(has(PROBE), Reader::number)?.unwrap_or(0));
         if has(REFUNDS) {
@@ -427,6 +437,15 @@ impl Reader<'_> {
             },
             count: self.count()?,
             closed_rate: self.rate()?,
+        })
+    }
+
+    fn strain(&mut self) -> Option<Strain> {
+        Some(Strain {
+            since: self.maybe()?,
+            calls: self.count()?,
+            failures: self.count()?,
+            usual: self.rate().filter(|&share| share <= 1.0)?,
         })
     }
 

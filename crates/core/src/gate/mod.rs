@@ -19,6 +19,7 @@ mod evidence;
 mod permit;
 mod ramp;
 mod set;
+mod strain;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use self::circuit::{Asked, Circuit};
 use self::clock::Clock;
 use self::evidence::Tally;
 use self::ramp::{Climb, Traffic};
+use self::strain::Strain;
 use crate::exchange::ProbeToken;
 use crate::message::Epoch;
 use crate::name::GateKey;
@@ -188,6 +190,7 @@ pub struct Gate {
     climb: Option<Climb>,
     tally: Tally,
     traffic: Traffic,
+    strain: Strain,
     /// The latest probe's fence; one that has told its result is used up.
     probe: ProbeToken,
     outage_successes: u32,
@@ -212,6 +215,7 @@ impl Gate {
             climb: None,
             tally: Tally::default(),
             traffic: Traffic::default(),
+            strain: Strain::default(),
             probe: ProbeToken::default(),
             outage_successes: 0,
             last_success_at: None,

@@ -168,7 +168,8 @@ impl GateSet {
             let (mut touched, mut long) = (false, false);
             let from = changes.len();
             let gate = self.row(key, cx.now);
-            for piece in pieces {
+            let epoch = gate.epoch;
+            for piece in &pieces {
                 let folded = gate.fold(piece, &folding);
                 touched |= folded.touched;
                 long |= folded.throttled_long;
@@ -180,10 +181,36 @@ impl GateSet {
             if long {
                 self.throttled_long.push(key.clone());
             }
+            if let GateKey::Operation(destination, _) = key {
+                let is_strain = |piece: &&&Evidence| {
+                    piece.verdict == Verdict::Failure
+                        && piece.probe.is_none()
+                        && piece.epoch >= epoch
+                };
+                let failures = pieces.iter().filter(is_strain).count();
+                self.strain_destination(destination, failures, &cx);
+            }
             let more = self.follow(changes.get(from..).unwrap_or_default(), &cx);
             changes.extend(more);
         }
         changes
+    }
+
+    /// Tells a destination of its operation's failures.
+    fn strain_destination(
+        &mut self,
+        destination: &Destination,
+        failures: usize,
+        cx: &FoldContext<'_>,
+    ) {
+        let key = GateKey::Destination(destination.clone());
+        let ramp = ramp_of(&key, cx.policies);
+        let Some(gate) = self.gates.get_mut(&key) else {
+            return;
+        };
+        if gate.suffer_with(failures, ramp, cx.now) {
+            self.changed.insert(key);
+        }
     }
 
     /// Does to other gates what these changes ask for.

@@ -175,3 +175,67 @@ fn the_rate_before_an_outage_is_not_forgotten_by_a_trip_right_after_it() {
     scene.ramping();
     assert_near(scene.status(&smtp()).ramp.unwrap().1, 200.0);
 }
+
+/// What an attempt that was answered 500 says: the destination works, the operation does not.
+fn answered_badly(scene: &mut Scene, times: u32) {
+    for _ in 0..times {
+        let destination = scene.evidence(&smtp(), Verdict::Success);
+        let operation = scene.evidence(&operation("a"), Verdict::Failure);
+        scene.fold(&[destination, operation]);
+    }
+}
+
+#[test]
+fn a_failing_operation_slows_the_ramp_of_its_destination_and_proves_nothing_against_it() {
+    let mut scene = after(200);
+    scene.later(10.0);
+    let before = rate(&scene);
+    answered_badly(&mut scene, 1);
+    assert_near(rate(&scene), before / 2.0);
+    scene.later(1.0);
+    answered_badly(&mut scene, 1);
+    assert_near(rate(&scene), before / 4.0 * 1.105);
+    assert_eq!(scene.state(&smtp()), CircuitState::Ramping);
+    assert_eq!(scene.status(&smtp()).failures, 0);
+    assert_eq!(scene.state(&operation("a")), CircuitState::Closed);
+}
+
+/// A ramp after two minutes in which of a hundred calls a second so many failed.
+fn after_flaky(failures: u32) -> Scene {
+    let mut scene = Scene::new();
+    for _ in 0..120 {
+        for _ in 0..failures {
+            scene.fail(&smtp(), 1);
+            scene.succeed(&smtp(), 100 / failures - 1);
+        }
+        scene.later(1.0);
+    }
+    assert_eq!(scene.state(&smtp()), CircuitState::Closed);
+    scene.ramping();
+    scene
+}
+
+#[test]
+fn a_destination_that_is_as_flaky_as_before_gets_its_traffic_back() {
+    let mut scene = after_flaky(5);
+    for _ in 0..60 {
+        for _ in 0..5 {
+            scene.succeed(&smtp(), 19);
+            scene.fail(&smtp(), 1);
+        }
+        scene.later(1.0);
+    }
+    assert!(rate(&scene) >= 100.0, "{}", rate(&scene));
+}
+
+#[test]
+fn a_destination_that_is_flakier_than_before_slows_the_ramp_down() {
+    let mut scene = after_flaky(5);
+    scene.later(20.0);
+    let before = rate(&scene);
+    for _ in 0..20 {
+        scene.succeed(&smtp(), 2);
+        scene.fail(&smtp(), 1);
+    }
+    assert_near(rate(&scene), before / 2.0);
+}
