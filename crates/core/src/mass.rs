@@ -44,10 +44,13 @@ impl Deaths {
     }
 
     /// Judges one more death against the budget, the larger of `budget` and 1 % of the lane's ends.
-    /// `next` is the number of the incident that would begin. A parked one is not counted.
+    /// `next` is the number of the incident that would begin. One that is parked is no end, but it is
+    /// counted among the deaths: a bug that goes on for an hour is one incident, not one each five
+    /// minutes with another budget of dead.
     pub fn died(&mut self, now: Timestamp, budget: u32, next: IncidentId) -> Death {
         self.roll_to(now);
         if let Some(incident) = self.incident {
+            self.add(now, 0, 1);
             return Death::Parked {
                 incident,
                 begins: false,
@@ -57,6 +60,7 @@ impl Deaths {
         let ends: u32 = self.ends.iter().sum();
         if deaths >= budget.max(ends / 100) {
             self.incident = Some(next);
+            self.add(now, 0, 1);
             return Death::Parked {
                 incident: next,
                 begins: true,
@@ -155,8 +159,23 @@ mod tests {
         let mut lane = Deaths::default();
         assert_eq!(lane.died(at(0), 1, IncidentId(1)), Death::Dead);
         assert_ne!(lane.died(at(60), 1, IncidentId(1)), Death::Dead);
-        assert_eq!(lane.settle_down(at(200)), None);
-        assert_eq!(lane.settle_down(at(330)), Some(IncidentId(1)));
-        assert_eq!(lane.died(at(331), 1, IncidentId(2)), Death::Dead);
+        assert_eq!(lane.settle_down(at(330)), None);
+        assert_eq!(lane.settle_down(at(390)), Some(IncidentId(1)));
+        assert_eq!(lane.died(at(391), 1, IncidentId(2)), Death::Dead);
+    }
+
+    #[test]
+    fn a_bug_that_goes_on_for_an_hour_is_one_incident_with_one_budget() {
+        let mut lane = Deaths::default();
+        let (mut dead, mut began) = (0, 0);
+        for second in 0..3_600 {
+            match lane.died(at(second), 100, IncidentId(1)) {
+                Death::Dead => dead += 1,
+                Death::Parked { begins, .. } => began += u32::from(begins),
+            }
+            assert_eq!(lane.settle_down(at(second)), None);
+        }
+        assert_eq!((dead, began), (100, 1));
+        assert_eq!(lane.settle_down(at(3_600 + 300)), Some(IncidentId(1)));
     }
 }
