@@ -508,7 +508,10 @@ impl<D: Destination> Rig<D> {
             let process = self.machines[machine].process.as_ref();
             if process.is_some_and(|process| is_ready(process.store.rung())) {
                 let who = Who { machine, life };
-                self.push(self.now + COMMIT, Happening::Tell(who, Box::new(Input::Rung)));
+                self.push(
+                    self.now + COMMIT,
+                    Happening::Tell(who, Box::new(Input::Rung)),
+                );
             }
         }
     }
