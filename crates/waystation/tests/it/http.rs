@@ -18,7 +18,7 @@ use waystation_core::name::{Destination, Kind, Lane, Queue};
 use waystation_core::outcome::{Finding, Outcome};
 use waystation_core::time::Timestamp;
 
-use crate::evil::{Behaviour, Evil, answer};
+use waystation_testkit::evil::destination::{Behaviour, Evil, answer};
 
 /// 2021-02-25 15:02:10 UTC.
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_614_265_330);

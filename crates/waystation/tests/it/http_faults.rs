@@ -3,12 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use waystation::Finished;
 use waystation::http::Endpoint;
 use waystation_core::outcome::{Finding, Outcome};
 
-use crate::evil::{Behaviour, Evil, Sudden, answer};
+use waystation_testkit::evil::destination::{Behaviour, Deaf, Evil, Sudden, answer, nobody};
 use crate::http::{code, handle, handler, hasty};
 
 /// What an attempt at a destination that behaves so comes to.
@@ -291,9 +290,7 @@ async fn whoever_speaks_first_is_no_http_server() {
 
 #[tokio::test]
 async fn nobody_listening_is_connection_refused() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = free.local_addr().expect("bound");
-    drop(free);
+    let address = nobody();
     let seen = bounded(handle(&handler(hasty(format!("http://{address}/"))))).await;
     assert_eq!(
         (seen.outcome.as_str(), code(&seen)),
@@ -304,42 +301,14 @@ async fn nobody_listening_is_connection_refused() {
 
 #[tokio::test]
 async fn a_full_backlog_is_a_connect_time_out() {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let socket = socket.expect("a socket");
-    let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    socket.bind(&any.into()).expect("bound");
-    socket.listen(0).expect("listening");
-    let address = socket
-        .local_addr()
-        .expect("bound")
-        .as_socket()
-        .expect("an address");
-    // Fills the backlog: connections that nobody accepts, opened until one does not come about.
-    let mut fill = Vec::new();
-    loop {
-        let half = Duration::from_millis(200);
-        let mut connecting = Box::pin(TcpStream::connect(address));
-        if let Ok(socket) = guard(half, connecting.as_mut()).await {
-            fill.push(socket.expect("connected"));
-        } else {
-            break;
-        }
-    }
+    let deaf = Deaf::full();
+    let address = deaf.address;
     let seen = bounded(handle(&handler(hasty(format!("http://{address}/"))))).await;
     assert_eq!(
         (seen.outcome.as_str(), code(&seen)),
         ("unreachable", "connect_timeout")
     );
     assert_eq!(seen.finding, Finding::UNREACHABLE);
-    drop(fill);
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "asks whether the backlog is full, which nothing tells"
-)]
-async fn guard<T>(most: Duration, work: impl Future<Output = T>) -> Result<T, ()> {
-    tokio::time::timeout(most, work).await.map_err(drop)
 }
 
 #[tokio::test]

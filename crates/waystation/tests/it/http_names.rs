@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use waystation::http::{Endpoint, Resolve};
 use waystation_core::outcome::{Finding, Outcome};
 
-use crate::evil::{Behaviour, Evil};
+use waystation_testkit::evil::destination::{Behaviour, Evil};
 use crate::http::{code, handle, handler, hasty, head_of, ok};
 
 /// Resolves every name to the same addresses and counts how often it was asked; none: never answers.

@@ -7,7 +7,7 @@ use waystation::http::{Endpoint, SecretValue};
 use waystation_core::name::Key;
 use waystation_core::outcome::{Finding, Outcome};
 
-use crate::evil::{Behaviour, Evil};
+use waystation_testkit::evil::destination::{Behaviour, Evil};
 use crate::http::{ID, code, delivery_of, handler, head_of, message, ok};
 
 #[tokio::test]

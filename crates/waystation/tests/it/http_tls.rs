@@ -1,60 +1,18 @@
 //! `https` destinations with certificates of our own making.
 
-use std::sync::Arc;
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
 use waystation::http::{Endpoint, HttpHandler};
 use waystation_core::outcome::{Finding, Outcome};
 
-use crate::evil::{Behaviour, Evil, answer};
+use waystation_testkit::evil::destination::{Behaviour, Evil, answer};
+use waystation_testkit::evil::tls::{Authority, self_signed};
+
 use crate::http::{code, handle, handler};
 use crate::http_names::Stub;
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority(name: &str) -> Authority {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-fn serves(host: &str, by: &Authority) -> TlsAcceptor {
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
-    let certificate = params.signed_by(&key, by).expect("signed");
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .expect("a certificate");
-    TlsAcceptor::from(Arc::new(config))
-}
-
-fn trusts(authority: &Authority) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der().clone()).expect("a root");
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-}
 
 fn to_pay_example(evil: &Evil, trusted: &Authority) -> HttpHandler {
     let endpoint = Endpoint {
         allow_private: true,
-        tls: Some(trusts(trusted)),
+        tls: Some(trusted.trusted()),
         ..Endpoint::at("https://pay.example/")
     };
     handler(endpoint).with_resolver(Stub::of(&[evil.address]))
@@ -66,8 +24,8 @@ fn ok() -> Behaviour {
 
 #[tokio::test]
 async fn a_trusted_destination_is_posted_to_and_its_connection_kept() {
-    let authority = authority("ours");
-    let evil = Evil::start_with(vec![ok()], Some(serves("pay.example", &authority))).await;
+    let authority = Authority::new("ours");
+    let evil = Evil::start_with(vec![ok()], Some(authority.serves("pay.example"))).await;
     let handler = to_pay_example(&evil, &authority);
     for _ in 0..5 {
         let seen = handle(&handler).await;
@@ -78,12 +36,12 @@ async fn a_trusted_destination_is_posted_to_and_its_connection_kept() {
 
 #[tokio::test]
 async fn an_unknown_issuer_and_a_wrong_host_are_tls_and_nothing_is_posted() {
-    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     for (host, issuer, hint) in [
         ("pay.example", &theirs, "UnknownIssuer"),
         ("other.example", &ours, "not valid for name"),
     ] {
-        let evil = Evil::start_with(vec![ok()], Some(serves(host, issuer))).await;
+        let evil = Evil::start_with(vec![ok()], Some(issuer.serves(host))).await;
         let seen = handle(&to_pay_example(&evil, &ours)).await;
         assert_eq!((seen.outcome.as_str(), code(&seen)), ("unreachable", "tls"));
         assert_eq!(seen.finding, Finding::UNREACHABLE);
@@ -94,11 +52,29 @@ async fn an_unknown_issuer_and_a_wrong_host_are_tls_and_nothing_is_posted() {
 }
 
 #[tokio::test]
+async fn an_expired_and_a_self_signed_certificate_are_tls_and_nothing_is_posted() {
+    let authority = Authority::new("ours");
+    for (tls, hint) in [
+        (authority.serves_expired("pay.example"), "expired"),
+        (self_signed("pay.example"), "UnknownIssuer"),
+    ] {
+        let evil = Evil::start_with(vec![ok()], Some(tls)).await;
+        let seen = handle(&to_pay_example(&evil, &authority)).await;
+        assert_eq!((seen.outcome.as_str(), code(&seen)), ("unreachable", "tls"));
+        assert_eq!(seen.finding, Finding::UNREACHABLE);
+        let message = &seen.outcome.failure().expect("one").message;
+        assert!(message.contains(hint), "{message}");
+        assert_eq!(evil.requests(), 0);
+    }
+}
+
+#[tokio::test]
 async fn plain_http_behind_https_and_a_silent_handshake_are_tls() {
-    let authority = authority("ours");
+    let authority = Authority::new("ours");
     for behaviour in [
         Behaviour::Banner(answer("400 Bad", "", "")),
         Behaviour::HangAtOnce,
+        Behaviour::HangInHandshake,
     ] {
         let evil = Evil::start(vec![behaviour]).await;
         let seen = handle(&to_pay_example(&evil, &authority)).await;
@@ -108,7 +84,7 @@ async fn plain_http_behind_https_and_a_silent_handshake_are_tls() {
 
 #[tokio::test]
 async fn a_reset_within_the_handshake_is_a_reset() {
-    let authority = authority("ours");
+    let authority = Authority::new("ours");
     for behaviour in [Behaviour::ResetAtOnce, Behaviour::CloseAtOnce] {
         let evil = Evil::start(vec![behaviour]).await;
         let seen = handle(&to_pay_example(&evil, &authority)).await;
@@ -121,9 +97,9 @@ async fn a_reset_within_the_handshake_is_a_reset() {
 
 #[tokio::test]
 async fn a_tls_connection_that_died_while_it_waited_burns_no_attempt() {
-    let authority = authority("ours");
+    let authority = Authority::new("ours");
     let first = Behaviour::AnswerAndClose(answer("200 OK", "", ""));
-    let tls = Some(serves("pay.example", &authority));
+    let tls = Some(authority.serves("pay.example"));
     let evil = Evil::start_with(vec![first, ok()], tls).await;
     let handler = to_pay_example(&evil, &authority);
     assert_eq!(handle(&handler).await.outcome, Outcome::Completed);
@@ -134,7 +110,7 @@ async fn a_tls_connection_that_died_while_it_waited_burns_no_attempt() {
 
 #[tokio::test]
 async fn the_systems_authorities_do_not_vouch_for_a_certificate_of_our_own_making() {
-    let tls = Some(serves("pay.example", &authority("ours")));
+    let tls = Some(Authority::new("ours").serves("pay.example"));
     let evil = Evil::start_with(vec![ok()], tls).await;
     let endpoint = Endpoint {
         allow_private: true,

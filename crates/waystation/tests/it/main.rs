@@ -6,7 +6,7 @@
     reason = "a suite starts its own tasks and steps paused time"
 )]
 
-mod evil;
+mod evil_destinations;
 mod handlers;
 mod healing;
 mod http;

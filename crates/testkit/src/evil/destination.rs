@@ -1,10 +1,5 @@
 //! A destination that behaves as told: a scripted TCP server that counts what reaches it.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a destination is another process: it has its own tasks, and being slow is what it plays"
-)]
-
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,12 +8,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// What a destination does with a connection.
 #[derive(Clone, Debug)]
-pub(crate) enum Behaviour {
+pub enum Behaviour {
     /// Answers each request with these bytes and keeps the connection.
     Answer(Vec<u8>),
     /// Answers one request with these bytes and closes.
@@ -35,6 +31,8 @@ pub(crate) enum Behaviour {
     ResetAtOnce,
     /// Never reads, never writes.
     HangAtOnce,
+    /// Accepts, and answers the TLS handshake with nothing: the first bytes are read, no more.
+    HangInHandshake,
     /// Speaks first, as a mail server does.
     Banner(Vec<u8>),
     /// Reads the request and closes.
@@ -47,21 +45,35 @@ pub(crate) enum Behaviour {
     Flood(Vec<u8>, Vec<u8>),
     /// Sends these bytes again and again, one every 5 ms.
     Drip(Vec<u8>),
+    /// Answers after this time, and keeps the connection.
+    AnswerAfter(Duration, Vec<u8>),
 }
 
-/// Makes an answer with a body.
-pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+/// Makes an answer with a body. Each header ends with a line break.
+#[must_use]
+pub fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes()
 }
 
 /// A running destination; dropping it stops it.
 #[derive(Debug)]
-pub(crate) struct Evil {
-    pub(crate) address: SocketAddr,
+pub struct Evil {
+    /// Where it listens.
+    pub address: SocketAddr,
     seen: Arc<Seen>,
     requests: mpsc::UnboundedReceiver<Vec<u8>>,
     _tasks: JoinSet<()>,
+    /// Set where it runs beside its test instead of within its test's runtime.
+    apart: Option<Runtime>,
+}
+
+impl Drop for Evil {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.apart.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -74,13 +86,35 @@ struct Seen {
 }
 
 impl Evil {
+    /// Starts a destination on a thread of its own, for a test without a runtime.
+    ///
+    /// # Panics
+    /// When there is no thread or no port to be had.
+    #[must_use]
+    pub fn apart(script: Vec<Behaviour>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let mut evil = runtime.block_on(Self::start(script));
+        evil.apart = Some(runtime);
+        evil
+    }
+
     /// Starts a destination on a free port of loopback; connections beyond the script get its last line.
-    pub(crate) async fn start(script: Vec<Behaviour>) -> Self {
+    ///
+    /// # Panics
+    /// When there is no port to be had.
+    pub async fn start(script: Vec<Behaviour>) -> Self {
         Self::start_with(script, None).await
     }
 
     /// Starts a destination behind TLS.
-    pub(crate) async fn start_with(
+    ///
+    /// # Panics
+    /// When there is no port to be had.
+    pub async fn start_with(
         script: Vec<Behaviour>,
         tls: Option<tokio_rustls::TlsAcceptor>,
     ) -> Self {
@@ -110,36 +144,47 @@ impl Evil {
             seen,
             requests,
             _tasks: tasks,
+            apart: None,
         }
     }
 
     /// The URL of a path here.
-    pub(crate) fn url(&self, path: &str) -> String {
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// How many connections came.
-    pub(crate) fn connections(&self) -> usize {
+    #[must_use]
+    pub fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
     /// How many whole requests came.
-    pub(crate) fn requests(&self) -> usize {
+    #[must_use]
+    pub fn requests(&self) -> usize {
         self.seen.requests.load(Ordering::SeqCst)
     }
 
     /// How many bytes went out.
-    pub(crate) fn bytes_sent(&self) -> usize {
+    #[must_use]
+    pub fn bytes_sent(&self) -> usize {
         self.seen.bytes_sent.load(Ordering::SeqCst)
     }
 
     /// Waits until a connection has been closed or reset by this side, each counted once.
-    pub(crate) async fn closed(&self) {
+    ///
+    /// # Panics
+    /// Never: it counts for as long as it is there.
+    pub async fn closed(&self) {
         self.seen.closed.acquire().await.expect("open").forget();
     }
 
     /// Gives the next request as it came.
-    pub(crate) async fn heard(&mut self) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// Never: it hears for as long as it is there.
+    pub async fn heard(&mut self) -> Vec<u8> {
         self.requests.recv().await.expect("a request")
     }
 }
@@ -147,15 +192,20 @@ impl Evil {
 /// A destination on a thread of its own that closes its first connection when told, without the
 /// test's runtime having had a chance to notice.
 #[derive(Debug)]
-pub(crate) struct Sudden {
-    pub(crate) address: SocketAddr,
+pub struct Sudden {
+    /// Where it listens.
+    pub address: SocketAddr,
     close: std::sync::mpsc::Sender<()>,
     closed: std::sync::mpsc::Receiver<()>,
 }
 
 impl Sudden {
     /// Starts it with the answer to all requests, one a connection.
-    pub(crate) fn start(answer: Vec<u8>) -> Self {
+    ///
+    /// # Panics
+    /// When there is no port to be had.
+    #[must_use]
+    pub fn start(answer: Vec<u8>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound");
         let (close, told) = std::sync::mpsc::channel();
@@ -182,9 +232,71 @@ impl Sudden {
     }
 
     /// Closes the connection and blocks until that is done.
-    pub(crate) fn close(&self) {
+    ///
+    /// # Panics
+    /// When it had closed before.
+    pub fn close(&self) {
         self.close.send(()).expect("a destination");
         self.closed.recv().expect("closed");
+    }
+}
+
+/// An address of loopback at which nobody listens.
+///
+/// # Panics
+/// When there is no port to be had.
+#[must_use]
+pub fn nobody() -> SocketAddr {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    free.local_addr().expect("bound")
+}
+
+/// A destination that never accepts. The system shakes hands for it until its backlog is full; then not
+/// even that.
+#[derive(Debug)]
+pub struct Deaf {
+    /// Where it does not listen.
+    pub address: SocketAddr,
+    _socket: socket2::Socket,
+    fill: Vec<std::net::TcpStream>,
+}
+
+impl Deaf {
+    /// Starts it with room in its backlog: connections come about, and nobody hears them.
+    ///
+    /// # Panics
+    /// When there is no port to be had.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with_backlog(128)
+    }
+
+    /// Starts it with a full backlog: connections do not come about.
+    ///
+    /// # Panics
+    /// When there is no port to be had.
+    #[must_use]
+    pub fn full() -> Self {
+        let mut deaf = Self::with_backlog(0);
+        let half = Duration::from_millis(200);
+        while let Ok(socket) = std::net::TcpStream::connect_timeout(&deaf.address, half) {
+            deaf.fill.push(socket);
+        }
+        deaf
+    }
+
+    fn with_backlog(backlog: i32) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("bound");
+        socket.listen(backlog).expect("listening");
+        let address = socket.local_addr().expect("bound").as_socket();
+        Self {
+            address: address.expect("an address"),
+            _socket: socket,
+            fill: Vec::new(),
+        }
     }
 }
 
@@ -229,6 +341,12 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, plan: Behaviour
                 say(stream, seen, &bytes).await;
             }
         }
+        Behaviour::AnswerAfter(wait, bytes) => {
+            while hear(stream, seen).await {
+                tokio::time::sleep(wait).await;
+                say(stream, seen, &bytes).await;
+            }
+        }
         Behaviour::AnswerAndClose(bytes) | Behaviour::AnswerAndReset(bytes) => {
             hear(stream, seen).await;
             say(stream, seen, &bytes).await;
@@ -245,6 +363,11 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, plan: Behaviour
         }
         Behaviour::CloseAtOnce | Behaviour::ResetAtOnce => {}
         Behaviour::HangAtOnce => std::future::pending::<()>().await,
+        Behaviour::HangInHandshake => {
+            let mut room = [0; 1];
+            drop(stream.read(&mut room).await);
+            std::future::pending::<()>().await;
+        }
         Behaviour::Banner(bytes) => {
             say(stream, seen, &bytes).await;
             hear(stream, seen).await;
