@@ -36,4 +36,8 @@ pub trait Handler: Send + Sync {
     async fn check_health(&self) -> Option<bool> {
         None
     }
+
+    /// Lets go of what is kept for attempts that have not come, such as idle connections. Called every
+    /// few seconds, whether there are attempts or not; must not block.
+    fn rest(&self) {}
 }

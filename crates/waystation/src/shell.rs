@@ -43,6 +43,10 @@ const MOMENT_MAX: usize = 1_024;
 /// The most submits that the store is handed together: what they wait for is one transaction.
 const TOGETHER_MAX: usize = 256;
 
+/// How often handlers let go of what they keep for attempts that have not come. The loop wakes at least
+/// every five seconds, to look for lost leases.
+const REST_EVERY: Duration = Duration::from_secs(5);
+
 /// Handlers by kind; the narrowest pattern wins.
 #[derive(Clone)]
 pub(crate) struct Registry {
@@ -68,6 +72,12 @@ impl Registry {
     pub(crate) fn of_pattern(&self, pattern: &KindPattern) -> Option<Arc<dyn Handler>> {
         let found = self.handlers.iter().find(|(known, _)| known == pattern);
         found.map(|(_, handler)| Arc::clone(handler))
+    }
+
+    fn rest(&self) {
+        for (_, handler) in self.handlers.iter() {
+            handler.rest();
+        }
     }
 
     pub(crate) fn get(&self, kind: &Kind) -> Option<Arc<dyn Handler>> {
@@ -158,6 +168,7 @@ pub(crate) struct Shell {
     said: Option<StoreError>,
     cancels: BTreeMap<Lease, CancellationToken>,
     wake_at: Option<Timestamp>,
+    rested_at: Timestamp,
     /// Calls of the store that have not been answered.
     calls: FuturesUnordered<BoxFuture<'static, Vec<Ask>>>,
     /// Submits of this moment, on their way to the store.
@@ -200,6 +211,7 @@ impl Shell {
         });
         let shell = Self {
             rolls: Rolls::new(world.chance()),
+            rested_at: world.now(),
             policies: Arc::clone(&options.policies),
             node: Node::new(options),
             store: Arc::clone(&store),
@@ -237,6 +249,10 @@ impl Shell {
             }
             self.ask_submits();
             self.pulse.beat_at.store(now.as_micros(), Ordering::Relaxed);
+            if now.since(self.rested_at) >= REST_EVERY {
+                self.rested_at = now;
+                self.registry.rest();
+            }
             if !self.listen(&mut heard).await {
                 break;
             }

@@ -29,9 +29,21 @@ pub(super) struct Connector {
 impl Connector {
     /// Opens a connection within the connect time-out, which name, TCP and TLS share.
     pub(super) async fn open(&self, target: &Target) -> Result<Link, Fault> {
+        self.open_by(target, TcpStream::connect).await
+    }
+
+    /// Opens a connection by a way of connecting, and believes only where that has led.
+    async fn open_by<F>(
+        &self,
+        target: &Target,
+        dial: impl Fn(SocketAddr) -> F + Sync,
+    ) -> Result<Link, Fault>
+    where
+        F: Future<Output = io::Result<TcpStream>> + Send,
+    {
         let watch = Watch::start();
         let (addresses, spelling) = self.addresses(target, watch).await?;
-        let socket = self.connect(&addresses, watch).await?;
+        let socket = self.connect(&addresses, watch, dial).await?;
         // Not always what was asked for: 0.0.0.0 connects to 127.0.0.1.
         let peer = socket
             .peer_addr()
@@ -81,13 +93,21 @@ impl Connector {
     }
 
     /// Tries one address after the other; each gets its share of the time that is left.
-    async fn connect(&self, addresses: &[SocketAddr], watch: Watch) -> Result<TcpStream, Fault> {
+    async fn connect<F>(
+        &self,
+        addresses: &[SocketAddr],
+        watch: Watch,
+        dial: impl Fn(SocketAddr) -> F,
+    ) -> Result<TcpStream, Fault>
+    where
+        F: Future<Output = io::Result<TcpStream>>,
+    {
         let mut fault = Fault::ConnectTimeout(self.timeout);
         let mut shares = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         for address in addresses {
             let share = watch.left(self.timeout) / shares.max(1);
             shares = shares.saturating_sub(1);
-            match within(share, TcpStream::connect(*address)).await {
+            match within(share, dial(*address)).await {
                 Some(Ok(socket)) => {
                     // Answers are small and latency is what an attempt costs; a failure to set it
                     // costs only that.
@@ -181,4 +201,51 @@ pub(super) fn system_trust() -> Result<Arc<rustls::ClientConfig>, EndpointError>
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::clone(SHARED.get_or_init(|| Arc::new(config))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resolve::Resolve;
+    use super::*;
+
+    /// Answers with an address that anybody may have.
+    #[derive(Debug)]
+    struct Public;
+
+    #[async_trait::async_trait]
+    impl Resolve for Public {
+        async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+            Ok(vec![SocketAddr::from(([93, 184, 216, 34], 80))])
+        }
+    }
+
+    fn connector(allow_private: bool) -> Connector {
+        Connector {
+            resolver: Shared::new(Arc::new(Public)),
+            tls: None,
+            allow_private,
+            timeout: Duration::from_secs(2),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_leads_elsewhere_than_was_checked_is_refused() {
+        let here = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let here = here.expect("loopback");
+        let address = here.local_addr().expect("bound");
+        let target = Target::parse("http://pay.example/", false).expect("a url");
+        let led_here = |_| TcpStream::connect(address);
+        let refused = connector(false).open_by(&target, led_here).await;
+        let Err(Fault::Private(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.contains("127.0.0.1"), "{why}");
+        // Nothing was sent: all that came is the end.
+        let (mut socket, _) = here.accept().await.expect("a connection");
+        let mut said = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut socket, &mut said).await;
+        assert_eq!((read.expect("an end"), said.len()), (0, 0));
+        let meant = connector(true).open_by(&target, led_here).await;
+        assert!(meant.is_ok(), "{meant:?}");
+    }
 }

@@ -223,4 +223,8 @@ impl Handler for HttpHandler {
         let answer = asked.await.ok();
         Some(answer.is_some_and(|(answer, _)| answer.status.is_success()))
     }
+
+    fn rest(&self) {
+        self.close_idle();
+    }
 }

@@ -7,8 +7,8 @@ use waystation::Finished;
 use waystation::http::Endpoint;
 use waystation_core::outcome::{Finding, Outcome};
 
-use waystation_testkit::evil::destination::{Behaviour, Deaf, Evil, Sudden, answer, nobody};
 use crate::http::{code, handle, handler, hasty};
+use waystation_testkit::evil::destination::{Behaviour, Deaf, Evil, Sudden, answer, nobody};
 
 /// What an attempt at a destination that behaves so comes to.
 struct Case {

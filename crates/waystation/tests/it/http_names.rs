@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use waystation::http::{Endpoint, Resolve};
 use waystation_core::outcome::{Finding, Outcome};
 
-use waystation_testkit::evil::destination::{Behaviour, Evil};
 use crate::http::{code, handle, handler, hasty, head_of, ok};
+use waystation_testkit::evil::destination::{Behaviour, Evil};
 
 /// Resolves every name to the same addresses and counts how often it was asked; none: never answers.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use waystation::http::{Endpoint, SecretValue};
 use waystation_core::name::Key;
 use waystation_core::outcome::{Finding, Outcome};
 
-use waystation_testkit::evil::destination::{Behaviour, Evil};
 use crate::http::{ID, code, delivery_of, handler, head_of, message, ok};
+use waystation_testkit::evil::destination::{Behaviour, Evil};
 
 #[tokio::test]
 async fn a_request_carries_what_the_protocol_says_and_the_payload_as_sent() {
