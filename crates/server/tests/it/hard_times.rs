@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::machine::{Destination, Machine, Node, SmallDisk, number, text};
+use waystation_testkit::evil::destination::{Behaviour, Evil, answer};
 use waystation_testkit::{throughout, until};
 
 fn config(url: &str) -> String {
@@ -217,81 +215,31 @@ fn fill(path: &std::path::Path, bytes: u64) {
     }
 }
 
-/// A destination that means harm: answers each connection with what `harm` does to it.
-fn villain(harm: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let harm = Arc::new(harm);
-    let serve = move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let harm = Arc::clone(&harm);
-            start(move || {
-                let mut head = BufReader::new(stream.try_clone().expect("a second handle"));
-                let mut line = String::new();
-                while head.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
-                    line.clear();
-                }
-                harm(stream);
-            });
-        }
-    };
-    start(serve);
-    url
-}
-
-/// Starts a thread that ends with the tests.
-fn start(run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().spawn(run);
-    drop(thread.expect("a thread"));
-}
-
-/// Sends bytes for as long as somebody takes them, at most 10 GB; counts them.
-fn pour(mut stream: TcpStream, head: &str, piece: &[u8], poured: &AtomicU64) {
-    let mut left: u64 = 10_000_000_000;
-    if stream.write_all(head.as_bytes()).is_err() {
-        return;
-    }
-    while left > 0 && stream.write_all(piece).is_ok() {
-        let bytes = u64::try_from(piece.len()).expect("small");
-        poured.fetch_add(bytes, Ordering::Relaxed);
-        left = left.saturating_sub(bytes);
-    }
-}
-
-fn answer(text: &'static str) -> String {
-    villain(move |mut stream| drop(stream.write_all(text.as_bytes())))
-}
-
-/// Every kind of harm, by name; what is poured is counted.
-fn villains(poured: &Arc<AtomicU64>) -> Vec<(&'static str, String)> {
-    let (of_body, of_headers) = (Arc::clone(poured), Arc::clone(poured));
-    let moved = "HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n";
-    vec![
-        (
-            "hang",
-            villain(|mut stream| drop(stream.read_to_end(&mut Vec::new()))),
-        ),
-        (
-            "huge",
-            villain(move |stream| {
-                let head = "HTTP/1.1 500 Oh\r\nContent-Length: 10000000000\r\n\r\n";
-                pour(stream, head, &[b'x'; 65_536], &of_body);
-            }),
-        ),
+/// Every kind of harm, by name.
+fn villains() -> Vec<(&'static str, Evil)> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let line = format!("x-flood: {}\r\n", "y".repeat(1_000));
+    let huge = text("HTTP/1.1 500 Oh\r\nContent-Length: 10000000000\r\n\r\n");
+    let half = text("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+    let behaviours = [
+        ("hang", Behaviour::HangAfter(Vec::new())),
+        ("huge", Behaviour::Flood(huge, vec![b'x'])),
         (
             "headers",
-            villain(move |stream| {
-                let line = format!("x-flood: {}\r\n", "y".repeat(1_000));
-                pour(stream, "HTTP/1.1 200 OK\r\n", line.as_bytes(), &of_headers);
-            }),
+            Behaviour::Flood(text("HTTP/1.1 200 OK\r\n"), text(&line)),
         ),
-        ("redirect", answer(moved)),
-        ("garbage", answer("\u{1}\u{2} what is this\r\n\r\n\r\n")),
         (
-            "half",
-            answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
+            "redirect",
+            Behaviour::AnswerAndClose(answer("302 Found", "Location: /again\r\n", "")),
         ),
-    ]
+        (
+            "garbage",
+            Behaviour::AnswerAndClose(text("\u{1}\u{2} what is this\r\n\r\n\r\n")),
+        ),
+        ("half", Behaviour::AnswerAndClose(half)),
+    ];
+    let start = |(name, behaviour)| (name, Evil::apart(vec![behaviour]));
+    behaviours.into_iter().map(start).collect()
 }
 
 /// Sends a lot that is handled well, and gives how long that takes.
@@ -306,10 +254,10 @@ fn time_good_ones(node: &Node) -> Duration {
 #[test]
 fn evil_destinations_harm_neither_the_server_nor_other_kinds() {
     let destination = Destination::start(&[]);
-    let poured = Arc::new(AtomicU64::new(0));
-    let evil = villains(&poured);
+    let evil = villains();
     let mut config = config(&destination.url);
-    for (name, url) in &evil {
+    for (name, villain) in &evil {
+        let url = villain.url("");
         config.push_str(&format!(
             "[destinations.{name}]\nurl = \"{url}\"\nconcurrency = 20\n\
              [kinds.{name}]\nattempt_timeout = \"1s\"\nbackoff = {{ fixed = \"100ms\" }}\n"
@@ -350,7 +298,8 @@ fn evil_destinations_harm_neither_the_server_nor_other_kinds() {
     );
     let peak = node.memory_kib("VmHWM") / 1_024;
     assert!(peak < 256, "{peak} MiB");
-    let poured = poured.load(Ordering::Relaxed) >> 20;
+    let poured: usize = evil.iter().map(|(_, villain)| villain.bytes_sent()).sum();
+    let poured = poured >> 20;
     assert!(poured < 2_000, "{poured} MiB were taken of 10 GB answers");
     node.assert_accounts();
 }

@@ -108,6 +108,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
