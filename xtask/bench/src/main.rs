@@ -24,6 +24,7 @@ cargo xtask bench [what] [--json]
   idle                 what an idle server uses, beside an idle axum server
   memory               what a server holds with 1 M waiting, and how soon it is
   restart              ready after kill -9 with them (one bench of two names)
+  healing              what an outage costs; suites that print, five minutes, not part of all
 
   baseline             all three baselines
   baseline lifecycle   three classic statements on bare SQLite, one thread

@@ -85,6 +85,11 @@ fn millis(call: &Value, first: Option<i64>) -> i64 {
     }
 }
 
+/// Says a figure in a line that `cargo test -- --nocapture` shows and the docs quote.
+#[expect(
+    clippy::disallowed_macros,
+    reason = "a figure is there to be read, and cargo keeps it back unless asked"
+)]
 fn figure(what: &str, value: impl std::fmt::Display) {
     println!("figure: {what}: {value}");
 }
