@@ -9,6 +9,7 @@ mod door;
 mod evil_clients;
 mod flaky;
 mod fleet;
+mod fsck;
 mod hard_times;
 mod healing;
 mod lifecycle;

@@ -13,7 +13,7 @@ use waystation_core::time::Timestamp;
 
 use super::claims::ClaimRow;
 use super::extra::{self, Extra};
-use super::fault::Answer;
+use super::fault::{Answer, damaged};
 use super::pick::{Ahead, Skipped};
 use super::rows::{self, Handed, STRUCK_LEVEL, Stored};
 use super::state::State;
@@ -152,7 +152,7 @@ impl State<'_> {
         self.wrote = true;
         let ready = stored.ready().unwrap_or(STRUCK_LEVEL);
         let before = Extra::of(stored);
-        self.hot.lease.execute(params![
+        let leased = self.hot.lease.execute(params![
             stored.row,
             stored.fence.0.cast_signed(),
             stored.attempts + 1,
@@ -161,6 +161,9 @@ impl State<'_> {
             like.worker_id,
             like.started_at.as_micros(),
         ])?;
+        if leased != 1 {
+            return Err(damaged("place in the ready order", stored.row));
+        }
         self.count(
             stored.lane,
             Some(MessageState::Waiting),

@@ -314,6 +314,7 @@ impl State<'_> {
     fn insert_payload(&mut self, fresh: &Stored, draft: &Draft) -> Answer<()> {
         let mut head = std::mem::take(&mut self.buffer);
         let of_draft = Head {
+            lane: Some(fresh.lane),
             version: 1,
             content_type: Arc::clone(&draft.payload.content_type),
             key: draft.key.clone(),

@@ -1,6 +1,9 @@
 //! What goes wrong inside, and what of it the caller is told.
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::{
+    SQLITE_IOERR_SHMLOCK, SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE,
+};
 
 use crate::StoreError;
 
@@ -30,13 +33,27 @@ impl Fault {
         }
     }
 
-    /// Tells whether it is want of space.
-    pub(super) fn is_full(&self) -> bool {
+    /// Tells whether the WAL's index, which is memory between processes, could not grow: a commit's
+    /// frames are on disk by then.
+    pub(super) fn is_of_index(&self) -> bool {
         match self {
-            Self::Sql(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            Self::Sql(error) => extended(error)
+                .is_some_and(|code| code == SQLITE_IOERR_SHMSIZE || code == SQLITE_IOERR_SHMMAP),
             Self::Damaged(_) => false,
         }
     }
+
+    /// Tells whether it is want of space.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Sql(error) => matches!(of_sql(error), StoreError::Full(_)),
+            Self::Damaged(_) => false,
+        }
+    }
+}
+
+fn extended(error: &rusqlite::Error) -> Option<std::ffi::c_int> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 #[expect(
@@ -48,6 +65,15 @@ fn of_sql(error: &rusqlite::Error) -> StoreError {
     let Some(code) = error.sqlite_error_code() else {
         return StoreError::Corrupt(text());
     };
+    match extended(error) {
+        // Memory between processes lies in a file: it finds no space, or no address or lock. Nothing
+        // of it is data.
+        Some(SQLITE_IOERR_SHMSIZE) => return StoreError::Full(text()),
+        Some(SQLITE_IOERR_SHMMAP | SQLITE_IOERR_SHMOPEN | SQLITE_IOERR_SHMLOCK) => {
+            return StoreError::Unavailable(text());
+        }
+        Some(_) | None => {}
+    }
     match code {
         ErrorCode::DatabaseBusy
         | ErrorCode::DatabaseLocked

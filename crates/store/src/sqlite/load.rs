@@ -2,7 +2,7 @@
 //! transaction was rolled back.
 
 use foldhash::HashMap;
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
 use waystation_core::gate::{Gate, GateSet};
 use waystation_core::mass::Deaths;
 use waystation_core::name::{Destination, Kind, Lane, Queue};
@@ -13,6 +13,14 @@ use super::fault::{Answer, Fault, damaged};
 use super::state::{DueHint, LaneState, State, Totals, link};
 use crate::StateCounts;
 use crate::rules::Minute;
+
+/// A lane that its index has under another name, or not.
+const OTHER_NAME: &str = "SELECT id FROM lane AS named NOT INDEXED WHERE NOT EXISTS \
+     (SELECT 1 FROM lane AS copy INDEXED BY sqlite_autoindex_lane_1 \
+      WHERE copy.queue = named.queue AND copy.destination = named.destination \
+      AND copy.kind = named.kind AND copy.id = named.id) LIMIT 1";
+/// Beyond the numbers that rows are given.
+const COUNT_MAX: u64 = 1 << 48;
 
 impl State<'_> {
     /// Forgets everything that is known and reads it again.
@@ -99,6 +107,16 @@ impl State<'_> {
         Ok(())
     }
 
+    /// Compares the names of lanes with their copies in the index that keeps them apart: a name that
+    /// was changed on the medium would send messages to another handler.
+    pub(super) fn check_names(&self) -> Answer<()> {
+        let changed: Option<i64> = self
+            .db
+            .query_row(OTHER_NAME, [], |row| row.get(0))
+            .optional()?;
+        changed.map_or(Ok(()), |id| Err(damaged("lane", id)))
+    }
+
     fn reload_gates(&mut self) -> Answer<()> {
         self.gates = GateSet::default();
         let mut statement = self.db.prepare_cached("SELECT name, body FROM gate")?;
@@ -111,7 +129,7 @@ impl State<'_> {
 }
 
 /// Reads a lane's row: its name, its counts, its deaths.
-fn read_lane(row: &Row<'_>, id: i64) -> Answer<(Lane, StateCounts, Deaths)> {
+pub(super) fn read_lane(row: &Row<'_>, id: i64) -> Answer<(Lane, StateCounts, Deaths)> {
     let bad = || damaged("lane", id);
     let text = |at| row.get::<_, String>(at);
     let lane = Lane::new(
@@ -119,7 +137,11 @@ fn read_lane(row: &Row<'_>, id: i64) -> Answer<(Lane, StateCounts, Deaths)> {
         Destination::new(text(2)?).map_err(|_| bad())?,
         Kind::new(text(3)?).map_err(|_| bad())?,
     );
-    let count = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    // A count that no lane can reach is damage, and would not add up without overflow.
+    let count = |at| -> Answer<u64> {
+        let count = u64::try_from(row.get::<_, i64>(at)?).ok();
+        count.filter(|&count| count < COUNT_MAX).ok_or_else(bad)
+    };
     let mut counts = StateCounts {
         waiting: count(4)?,
         leased: count(5)?,

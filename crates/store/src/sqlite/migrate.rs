@@ -15,6 +15,16 @@ const STEPS: [&str; 2] = [
 /// The version that this build writes.
 pub(super) const VERSION: usize = STEPS.len();
 
+/// What a file of ours says it is, in its header: `WYST`.
+pub(super) const APPLICATION_BITS: u32 = 0x5759_5354;
+
+/// The seal of a store's number, kept in the header as `user_version`: the number is in every id, so
+/// one that changed on the medium would give every message another id. Never 0, which is no seal.
+pub(super) fn seal(number: i64) -> i32 {
+    let crc = crc32c::crc32c(&number.to_le_bytes()).cast_signed();
+    if crc == 0 { 1 } else { crc }
+}
+
 /// Brings a file up to this build's schema.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     let found = version(db).map_err(|fault| fault.to_store_error())?;
@@ -29,6 +39,18 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     }
     for step in found..VERSION {
         take_step(db, step).map_err(|fault| fault.to_store_error())?;
+    }
+    check_seal(db).map_err(|fault| fault.to_store_error())
+}
+
+/// Refuses a store whose number is not the one that was drawn. Files of the first builds have no
+/// seal.
+fn check_seal(db: &Connection) -> Result<(), Fault> {
+    let number = db.query_row("SELECT number FROM store", [], |row| row.get(0))?;
+    let sealed: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if sealed != 0 && sealed != seal(number) {
+        let what = "the store's number, which is in every id, does not fit its seal";
+        return Err(Fault::Damaged(what.to_owned()));
     }
     Ok(())
 }
@@ -60,11 +82,14 @@ fn take_step(db: &mut Connection, step: usize) -> Result<(), Fault> {
     tx.execute_batch("CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY) STRICT")?;
     tx.execute_batch(STEPS.get(step).copied().unwrap_or_default())?;
     if step == 0 {
+        let number = draw_number()?;
         tx.execute(
             "INSERT INTO store (id, number, now, next_row, next_claim, next_node, next_incident) \
              VALUES (1, ?1, 0, 1, 1, 1, 1)",
-            params![draw_number()?],
+            params![number],
         )?;
+        tx.pragma_update(None, "application_id", APPLICATION_BITS)?;
+        tx.pragma_update(None, "user_version", seal(number))?;
     }
     let version = i64::try_from(step + 1).unwrap_or(i64::MAX);
     tx.execute("INSERT INTO migration (version) VALUES (?1)", [version])?;
@@ -80,6 +105,9 @@ fn draw_number() -> Result<i64, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Batch;
+    use rusqlite::fallible_iterator::FallibleIterator as _;
+
     use super::*;
 
     #[test]
@@ -100,6 +128,42 @@ mod tests {
             take_step(&mut db, step).expect("steps");
             assert_eq!(version(&db).expect("reads"), step + 1);
             // Taken by another process meanwhile: nothing happens.
+            take_step(&mut db, step).expect("steps");
+        }
+    }
+
+    #[test]
+    fn process_killed_at_any_statement_of_a_step_leaves_the_step_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("store.db");
+        for (step, statements) in STEPS.into_iter().enumerate() {
+            let mut count = 1;
+            for upto in 0.. {
+                let db = Connection::open(&path).expect("opens");
+                db.execute_batch("BEGIN IMMEDIATE").expect("begins");
+                let mut batch = Batch::new(&db, statements);
+                count = 0;
+                while count < upto
+                    && let Some(mut statement) = batch.next().expect("is SQL")
+                {
+                    statement.execute([]).expect("runs");
+                    count += 1;
+                }
+                drop(batch);
+                // No commit: the process is gone.
+                drop(db);
+                let db = Connection::open(&path).expect("opens");
+                assert_eq!(
+                    version(&db).expect("reads"),
+                    step,
+                    "after {upto} statements"
+                );
+                if count < upto {
+                    break;
+                }
+            }
+            assert!(count > 5, "step {step} has {count} statements");
+            let mut db = Connection::open(&path).expect("opens");
             take_step(&mut db, step).expect("steps");
         }
     }

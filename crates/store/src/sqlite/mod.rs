@@ -24,6 +24,7 @@ mod enqueue;
 mod extend;
 mod extra;
 mod fault;
+pub mod fsck;
 mod heal;
 mod join;
 mod lines;
@@ -61,7 +62,7 @@ use waystation_core::time::Timestamp;
 use bell::Bell;
 use fault::Answer;
 use lock::NodeLock;
-use reader::Readers;
+use reader::{READERS, Readers};
 use reply::{Gather, Reply, Told};
 use state::State;
 use writer::{Call, Jobs, Shared, Watcher};
@@ -113,6 +114,7 @@ pub struct SqliteStore {
     bell: Arc<Bell>,
     /// The locks of this process's nodes.
     locks: Mutex<HashMap<i64, NodeLock>>,
+    /// The readers' are the last.
     threads: Vec<JoinHandle<()>>,
     space: checks::Space,
 }
@@ -191,12 +193,22 @@ impl Drop for SqliteStore {
     /// Ends the threads after the jobs that are under way. The nodes' locks go with it: without
     /// [`crate::MessageStore::leave`] this looks like a death.
     fn drop(&mut self) {
-        self.jobs = None;
         self.readers.close();
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has told so on its own.
-            drop(thread.join());
-        }
+        // Readers first: the connection that is closed last writes the WAL back, and a reader's may
+        // not. So a store that was closed is one file.
+        let readers = self
+            .threads
+            .split_off(self.threads.len().saturating_sub(READERS));
+        join(readers);
+        self.jobs = None;
+        join(std::mem::take(&mut self.threads));
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // A thread that panicked has told so on its own.
+        drop(thread.join());
     }
 }
 

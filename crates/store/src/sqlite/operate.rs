@@ -173,8 +173,9 @@ impl State<'_> {
                 Some(id)
             }
         };
-        let edition = if edit.payload.is_some() || edit.headers.is_some() {
-            Some(self.write_edition(stored, edit)?)
+        // A head names its lane, so a move writes one too.
+        let edition = if edit.payload.is_some() || edit.headers.is_some() || lane.is_some() {
+            Some(self.write_edition(stored, edit, lane.unwrap_or(stored.lane))?)
         } else {
             stored.edit
         };
@@ -199,11 +200,12 @@ impl State<'_> {
     }
 
     /// Writes what a person made of a payload beside the one that was handed over.
-    fn write_edition(&mut self, stored: &Stored, edit: &Edit) -> Answer<i64> {
+    fn write_edition(&mut self, stored: &Stored, edit: &Edit, lane: i64) -> Answer<i64> {
         self.wrote = true;
         let handed = rows::payload(self.db, stored)?;
         let next = stored.edit.unwrap_or(0) + 1;
         let mut written = handed.head;
+        written.lane = Some(lane);
         let mut body = handed.body;
         if let Some((bytes, content_type)) = &edit.payload {
             written.version += 1;

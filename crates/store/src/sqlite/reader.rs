@@ -15,7 +15,7 @@ use super::writer::BUSY;
 use crate::StoreError;
 
 /// How many look at once.
-const READERS: usize = 2;
+pub(super) const READERS: usize = 2;
 
 type Look = Box<dyn FnOnce(&Connection) + Send>;
 

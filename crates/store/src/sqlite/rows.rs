@@ -124,10 +124,14 @@ fn maybe_time(row: &Row<'_>, at: usize) -> Answer<Option<Timestamp>> {
 }
 
 fn has_extra(row: &Row<'_>) -> Answer<bool> {
-    Ok(row
-        .get_ref(15)?
-        .as_i64_or_null()
-        .is_ok_and(|extra| extra.is_some()))
+    let extra: Option<i64> = row.get(15)?;
+    let number: i64 = row.get(0)?;
+    match extra {
+        None => Ok(false),
+        Some(extra) if extra == number => Ok(true),
+        // It would be another message's.
+        Some(_) => Err(damaged("message", number)),
+    }
 }
 
 impl Stored {
@@ -337,8 +341,15 @@ fn read_handed(row: &Row<'_>, from: usize, stored: &Stored) -> Answer<Handed> {
     if checksum(stored.row, stored.created_at, head, body) != crc {
         return Err(bad());
     }
+    let head = Head::decode(head).ok_or_else(bad)?;
+    if head.lane.is_some_and(|lane| lane != stored.lane) {
+        return Err(damaged("lane of the message", stored.row));
+    }
+    if head.key.is_some() != stored.line.is_some() {
+        return Err(damaged("place of the message", stored.row));
+    }
     Ok(Handed {
-        head: Head::decode(head).ok_or_else(bad)?,
+        head,
         body: Bytes::copy_from_slice(body),
     })
 }

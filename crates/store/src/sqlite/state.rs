@@ -186,6 +186,7 @@ impl<'c> State<'c> {
             buffer: Vec::new(),
         };
         state.reload()?;
+        state.check_names()?;
         Ok(state)
     }
 
@@ -358,7 +359,9 @@ impl<'c> State<'c> {
             self.dirty_lanes.push(lane);
         }
         if let Some(from) = from {
-            *of_state(&mut of.counts, from) -= 1;
+            let count = of_state(&mut of.counts, from);
+            // A count that is below its rows was damaged: it must not wrap round.
+            *count = count.checked_sub(1).ok_or_else(|| damaged("lane", lane))?;
         }
         if let Some(to) = to {
             *of_state(&mut of.counts, to) += 1;

@@ -17,6 +17,8 @@ use super::bytes::{Reader, Writer};
 use crate::AttemptRow;
 
 const FORMAT: u8 = 1;
+/// Of heads: 2 since they name their lane.
+const HEAD_FORMAT: u8 = 2;
 
 /// What few messages have; most have none of it and store nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -203,6 +205,9 @@ fn read_reason(from: &mut Reader<'_>) -> Option<Reason> {
 /// What is stored beside a payload's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Head {
+    /// The lane that it was written for: under the payload's checksum, so that a message whose row
+    /// was changed on the medium goes to no other kind's handler. None in heads of the first format.
+    pub(super) lane: Option<i64>,
     pub(super) version: u32,
     pub(super) content_type: Arc<str>,
     pub(super) key: Option<Key>,
@@ -215,7 +220,13 @@ impl Head {
     pub(super) fn encode(&self, buffer: &mut Vec<u8>) {
         let mut out = Writer(std::mem::take(buffer));
         out.0.clear();
-        out.byte(FORMAT);
+        match self.lane {
+            None => out.byte(FORMAT),
+            Some(lane) => {
+                out.byte(HEAD_FORMAT);
+                out.signed(lane);
+            }
+        }
         out.number(self.version.into());
         out.text(&self.content_type);
         out.maybe(self.key.as_ref(), |out, key| out.text(key.as_str()));
@@ -233,10 +244,13 @@ impl Head {
     /// Reads a head.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = Reader(bytes);
-        if from.byte()? != FORMAT {
-            return None;
-        }
+        let lane = match from.byte()? {
+            FORMAT => None,
+            HEAD_FORMAT => Some(from.signed()?),
+            _ => return None,
+        };
         Some(Self {
+            lane,
             version: from.small()?,
             content_type: from.shared()?,
             key: from.maybe(|from| Key::new(from.text()?).ok())?,

@@ -190,8 +190,10 @@ impl fmt::Debug for Writer<'_> {
 enum Failed {
     /// It was rolled back: nothing is written.
     RolledBack(Fault),
-    /// Whether it is on disk is not known.
+    /// Whether it is on disk is not known, and nothing more may be written.
     Unknown(String),
+    /// Whether it is on disk will be decided by what is written next in its place.
+    Unsure(Fault),
 }
 
 impl Writer<'_> {
@@ -229,6 +231,7 @@ impl Writer<'_> {
                 }
             }
             Err(Failed::Unknown(why)) => self.stop_unknown(batch, &why),
+            Err(Failed::Unsure(fault)) => self.answer_unsure(batch, &fault),
             Err(Failed::RolledBack(fault)) if batch.len() == 1 => {
                 for job in batch {
                     self.refuse(job, &fault);
@@ -277,6 +280,7 @@ impl Writer<'_> {
                 }
             }
             Err(Failed::Unknown(why)) => self.stop_unknown(alone, &why),
+            Err(Failed::Unsure(fault)) => self.answer_unsure(alone, &fault),
             Err(Failed::RolledBack(fault)) => {
                 for job in alone {
                     self.refuse(job, &fault);
@@ -307,6 +311,18 @@ impl Writer<'_> {
         ));
         for job in batch {
             job.finish(Err(StoreError::Indeterminate(why.into())));
+        }
+    }
+
+    /// Answers for a commit whose frames are on disk and not in the WAL's index: the next commit
+    /// writes over them, and a crash before that would bring them back.
+    fn answer_unsure(&self, batch: Vec<Box<dyn Job>>, fault: &Fault) {
+        if fault.is_full() {
+            self.shared.is_full.store(true, Ordering::Relaxed);
+        }
+        let why: Arc<str> = fault.to_store_error().to_string().into();
+        for job in batch {
+            job.finish(Err(StoreError::Indeterminate(Arc::clone(&why))));
         }
     }
 
@@ -363,6 +379,12 @@ impl Writer<'_> {
             return Ok(());
         };
         let fault = Fault::Sql(error);
+        if fault.is_of_index() {
+            return Err(match self.roll_back(fault) {
+                Failed::RolledBack(fault) | Failed::Unsure(fault) => Failed::Unsure(fault),
+                unknown @ Failed::Unknown(_) => unknown,
+            });
+        }
         match fault.to_store_error() {
             // A frame found no room, and the one that would make the others count comes last (the
             // file system is trusted not to harm its neighbours, so nothing is padded after it).

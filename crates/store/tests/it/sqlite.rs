@@ -15,7 +15,7 @@ use waystation_core::message::{Draft, NodeId, Payload, Priority, State};
 use waystation_core::name::{Destination, Kind, KindPattern, Lane, Queue};
 use waystation_core::time::{Roll, Timestamp};
 use waystation_store::conformance::Harness;
-use waystation_store::sqlite::{Durability, Options, SqliteStore};
+use waystation_store::sqlite::{Durability, Options, SqliteStore, fsck};
 use waystation_store::store_conformance;
 use waystation_store::{AdminStore, MessageStore, Store, StoreError};
 
@@ -38,6 +38,22 @@ impl SqliteHarness {
             others: std::sync::Mutex::default(),
         }
     }
+}
+
+impl Drop for SqliteHarness {
+    /// Whatever a case did, the file that it leaves keeps every law.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.others.lock().expect("unpoisoned").clear();
+            self.store = None;
+            keeps_every_law(&self.dir);
+        }
+    }
+}
+
+fn keeps_every_law(dir: &TempDir) {
+    let report = fsck::check(&dir.path().join("store.db"), 10).expect("checks");
+    assert!(report.is_clean(), "{:#?}", report.findings);
 }
 
 fn open(dir: &TempDir) -> Arc<dyn Store> {
