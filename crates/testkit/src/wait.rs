@@ -33,3 +33,8 @@ pub fn throughout(length: Duration, mut holds: impl FnMut()) {
         std::thread::sleep(GLANCE);
     }
 }
+
+/// Lets a moment pass that nothing marks: it moves the instant of a fault, and nothing is ever waited for with it.
+pub fn pause(length: Duration) {
+    std::thread::sleep(length);
+}
