@@ -90,7 +90,7 @@ fn timed((name, step): &Step<'_>) -> (&'static str, Duration, Option<anyhow::Err
     (name, took, error)
 }
 
-/// Sees to it that rustfmt, clippy, git and a C compiler are there.
+/// Sees to it that rustfmt, clippy, git, a C compiler and what suites break machines with are there.
 fn tools(root: &Path) -> Result<()> {
     for (component, args) in [
         ("rustfmt", ["fmt", "--version"]),
@@ -107,10 +107,55 @@ fn tools(root: &Path) -> Result<()> {
             })?;
         }
     }
-    for (program, package) in [("cc", "gcc libc6-dev"), ("git", "git")] {
-        if !shell::works(root, program, &["--version"]) {
-            bail!("`{program}` is missing; .ci/run installs it, or `apt-get install {package}`");
-        }
+    install(root, &missing(root))?;
+    let missing = missing(root);
+    if let Some((program, package)) = missing.first() {
+        bail!("`{program}` is missing; `apt-get install {package}` installs it");
+    }
+    Ok(())
+}
+
+/// What is run beside cargo, and the packages of Debian that have it: the compiler, and what suites
+/// break machines with.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("cc", "gcc libc6-dev"),
+    ("git", "git"),
+    ("strace", "strace"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mount", "mount"),
+    ("losetup", "mount"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+];
+
+fn missing(root: &Path) -> Vec<(&'static str, &'static str)> {
+    let is_missing = |program: &str| {
+        let version = if program == "cc" || program == "git" {
+            "--version"
+        } else {
+            "-V"
+        };
+        !shell::works(root, program, &[version])
+    };
+    let programs = PROGRAMS.into_iter();
+    programs
+        .filter(|(program, _)| is_missing(program))
+        .collect()
+}
+
+/// Installs what is missing, where that is allowed; what cannot be installed is still missing afterwards.
+fn install(root: &Path, missing: &[(&str, &str)]) -> Result<()> {
+    let may = shell::output(shell::command(root, "id", &["-u"]))?.trim() == "0"
+        && shell::works(root, "apt-get", &["--version"]);
+    if missing.is_empty() || !may {
+        return Ok(());
+    }
+    let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
+    install.extend(missing.iter().flat_map(|(_, package)| package.split(' ')));
+    for args in [&["update", "-q"][..], &install] {
+        let mut command = shell::command(root, "apt-get", args);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        shell::run(command)?;
     }
     Ok(())
 }

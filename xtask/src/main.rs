@@ -1,8 +1,9 @@
-//! The tasks of this repository: `cargo xtask ci | test | tidy | gen | bench`.
+//! The tasks of this repository: `cargo xtask ci | test | nightly | tidy | gen | bench`.
 
 mod bench;
 mod ci;
 mod generate;
+mod nightly;
 mod shell;
 mod test;
 mod tidy;
@@ -16,6 +17,7 @@ cargo xtask <task>
 
   ci               everything: format, clippy, tidy, docs, tests
   test [filter]    every test suite, with one sum at the end
+  nightly [args]   every suite, trying ten times as much; --record keeps the figures
   tidy             the rules of STYLE.md that no compiler checks
   gen              write the documents that the code generates
   bench [args]     measure, each figure beside its baseline
@@ -38,6 +40,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
     match args.first().map(String::as_str) {
         Some("ci") => Ok(ci::run(&root)),
         Some("test") => test::run(&root, rest),
+        Some("nightly") => nightly::run(&root, rest),
         Some("tidy") => tidy::run(&root).map(|()| ExitCode::SUCCESS),
         Some("gen") => generate::run(&root).map(|()| ExitCode::SUCCESS),
         Some("bench") => bench::run(&root, rest).map(|()| ExitCode::SUCCESS),

@@ -33,10 +33,24 @@ impl Sum {
 /// # Errors
 /// Says why cargo could not be run; failed tests are an exit code.
 pub(crate) fn run(root: &Path, filter: &[String]) -> Result<ExitCode> {
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
+    let environment = is_ci.then_some((REQUIRE, "1"));
+    run_in(root, filter, environment.as_slice())
+}
+
+/// The same, with more in the suites' environment.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_in(
+    root: &Path,
+    filter: &[String],
+    environment: &[(&str, &str)],
+) -> Result<ExitCode> {
     let mut sum = Sum::default();
     let mut broken = Vec::new();
     for kind in ["--all-targets", "--doc"] {
-        let (part, complaint) = suites(root, kind, filter)?;
+        let (part, complaint) = suites(root, kind, filter, environment)?;
         sum.add(part);
         broken.extend(complaint);
     }
@@ -65,13 +79,16 @@ pub(crate) fn run(root: &Path, filter: &[String]) -> Result<ExitCode> {
 }
 
 /// Runs the suites of one kind; gives their sum, and what went wrong beside failed tests.
-fn suites(root: &Path, kind: &str, filter: &[String]) -> Result<(Sum, Option<String>)> {
+fn suites(
+    root: &Path,
+    kind: &str,
+    filter: &[String],
+    environment: &[(&str, &str)],
+) -> Result<(Sum, Option<String>)> {
     let mut args = vec!["test", "--workspace", kind, "--no-fail-fast"];
     args.extend(filter.iter().map(String::as_str));
     let mut command = shell::command(root, "cargo", &args);
-    if std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false") {
-        command.env(REQUIRE, "1");
-    }
+    command.envs(environment.iter().copied());
     let shown = shell::show(&command);
     println!("$ {shown}");
     let mut child = command

@@ -8,7 +8,7 @@ use serde_json::json;
 use waystation_testkit::evil::client::{Ended, Malice, attack, crowd};
 use waystation_testkit::until;
 
-use crate::machine::{Destination, Machine, Node};
+use crate::machine::{BINARY, Destination, Machine, Node};
 use crate::server::request;
 
 /// Only there so that a test that would wait for ever fails in its place.
@@ -112,7 +112,7 @@ fn endless() -> Vec<(&'static str, Malice)> {
 
 #[test]
 fn clients_without_an_end_are_cut_off_while_others_are_served_and_nothing_is_written() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     // A first call, so that what is made once is made.
     node.get("/v1/queues");
@@ -261,7 +261,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn malformed_requests_are_refused_and_nothing_is_written() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     node.get("/v1/queues");
     let files = open_files(&node);
@@ -281,7 +281,7 @@ fn malformed_requests_are_refused_and_nothing_is_written() {
 /// proxy in front may take what follows for a part of it. It is answered at most once.
 #[test]
 fn what_is_smuggled_behind_two_framings_is_not_taken_for_a_request() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     let smuggled = submit(&[], r#"{"kind":"smuggled"}"#);
     let smuggled = String::from_utf8(smuggled).expect("text");
@@ -313,7 +313,7 @@ fn what_is_smuggled_behind_two_framings_is_not_taken_for_a_request() {
 
 #[test]
 fn pipelined_requests_are_answered_each_in_order() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     let mut bytes = Vec::new();
     for number in 0..40 {
@@ -331,7 +331,7 @@ fn pipelined_requests_are_answered_each_in_order() {
 
 #[test]
 fn requests_that_are_aborted_leave_whole_messages_or_none_and_nothing_open() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     node.get("/v1/queues");
     let files = open_files(&node);
@@ -357,8 +357,8 @@ fn requests_that_are_aborted_leave_whole_messages_or_none_and_nothing_open() {
 
 #[test]
 fn two_thousand_idle_connections_take_nothing_from_real_traffic() {
-    let destination = Destination::start(&[]);
-    let machine = Machine::new();
+    let destination = Destination::start(BINARY, &[]);
+    let machine = Machine::new(BINARY);
     let node = machine.start(&format!(
         "[server]\nheader_timeout = \"30s\"\n[destinations.d]\nurl = \"{}\"\n[kinds.work]\ndestination = \"d\"\npath = \"/work\"\n",
         destination.url
@@ -392,7 +392,7 @@ fn two_thousand_idle_connections_take_nothing_from_real_traffic() {
 /// Somebody who has gone without a word, and somebody who has nothing more to say: both are let go.
 #[test]
 fn a_connection_without_another_request_is_closed() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     let ask = request("GET", "/healthz", &[("connection", "keep-alive")], b"");
     let mut stream = std::net::TcpStream::connect(node.address()).expect("it listens");

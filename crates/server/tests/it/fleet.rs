@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::{Destination, Machine, Node, number, text};
+use crate::machine::{Answer, BINARY, Destination, Machine, Node, Witness, number, text};
 use waystation_testkit::{throughout, until};
 
 fn config(url: &str, more: &str) -> String {
@@ -34,8 +34,8 @@ fn until_completed(node: &Node, id: &str) {
 
 #[test]
 fn two_servers_share_the_work_and_deliver_each_message_once() {
-    let destination = Destination::start(&["--latency", "20ms"]);
-    let (machine, config) = (Machine::new(), config(&destination.url, ""));
+    let destination = Destination::start(BINARY, &["--latency", "20ms"]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url, ""));
     let (one, two) = (machine.start(&config), machine.start(&config));
     let ids = one.submit_many(&json!({"kind": "work"}), 400);
     two.until_count("completed", 400);
@@ -60,22 +60,25 @@ fn two_servers_share_the_work_and_deliver_each_message_once() {
 
 #[test]
 fn the_work_of_a_server_that_is_killed_comes_to_the_other_at_once() {
-    let destination = Destination::start(&["--path", "/work=outage=0s..:hang"]);
-    let (machine, config) = (Machine::new(), config(&destination.url, ""));
+    let answer = Answer {
+        status: 200,
+        after: Duration::ZERO,
+    };
+    let destination = Witness::start(move |_| answer);
+    destination.hold(true);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url, ""));
     let one = machine.start(&config);
     let ids = one.submit_many(&json!({"kind": "work"}), 5);
-    until("five calls", || {
-        (destination.log().len() == 5).then_some(())
-    });
+    until("five calls", || (destination.count() == 5).then_some(()));
     let pulled = one.submit(&json!({"kind": "pulled"}));
     let wish = json!({"kinds": ["pulled"], "wait": "5s", "lease": "30s", "worker": "w"});
     let delivery = one.must("/v1/leases", &wish)["deliveries"][0].clone();
     assert_eq!(delivery["message"]["id"], json!(pulled));
     let two = machine.start(&config);
-    destination.tell(&json!({"path": "/work", "up": true}));
 
     let since = Instant::now();
     one.kill();
+    destination.hold(false);
     for id in &ids {
         until_completed(&two, id);
     }
@@ -89,7 +92,8 @@ fn the_work_of_a_server_that_is_killed_comes_to_the_other_at_once() {
         let outcomes: Vec<&Value> = attempts.iter().map(|row| &row["outcome"]).collect();
         assert_eq!(outcomes, ["lost", "completed"]);
         assert_eq!(attempts[0]["counted"], false);
-        assert_eq!(destination.calls_of(id).len(), 2);
+        let calls = destination.calls();
+        assert_eq!(calls.iter().filter(|call| call.id == *id).count(), 2);
     }
     // The pull worker is alive: its lease does not end with the server that granted it.
     assert_eq!(state(&two, &pulled), "leased");
@@ -102,8 +106,8 @@ fn the_work_of_a_server_that_is_killed_comes_to_the_other_at_once() {
 
 #[test]
 fn what_one_server_writes_the_other_sees_and_handles_within_a_second() {
-    let destination = Destination::start(&[]);
-    let machine = Machine::new();
+    let destination = Destination::start(BINARY, &[]);
+    let machine = Machine::new(BINARY);
     let one = machine.start(config_without_handlers());
     let two = machine.start(&config(&destination.url, ""));
     for _ in 0..10 {
@@ -130,9 +134,9 @@ fn what_one_server_writes_the_other_sees_and_handles_within_a_second() {
 
 #[test]
 fn a_circuit_opened_through_one_server_is_open_in_the_other() {
-    let destination = Destination::start(&[]);
+    let destination = Destination::start(BINARY, &[]);
     let circuit = "circuit = { ramp = \"1s\" }";
-    let (machine, config) = (Machine::new(), config(&destination.url, circuit));
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url, circuit));
     let (one, two) = (machine.start(&config), machine.start(&config));
     let before = two.submit(&json!({"kind": "work"}));
     until_completed(&two, &before);
@@ -160,9 +164,9 @@ fn a_circuit_opened_through_one_server_is_open_in_the_other() {
 
 #[test]
 fn only_one_probe_reaches_the_destination_while_two_servers_run() {
-    let destination = Destination::start(&["--fail", "1", "--latency", "300ms"]);
+    let destination = Destination::start(BINARY, &["--fail", "1", "--latency", "300ms"]);
     let circuit = "circuit = { consecutive = 3, open_for = \"1s\", ramp = \"1s\" }";
-    let (machine, config) = (Machine::new(), config(&destination.url, circuit));
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url, circuit));
     let (one, two) = (machine.start(&config), machine.start(&config));
     for node in [&one, &two] {
         node.submit_many(&json!({"kind": "work"}), 10);
@@ -208,8 +212,8 @@ fn seconds(at: &Value) -> f64 {
 
 #[test]
 fn an_idle_fleet_costs_less_than_a_hundredth_of_a_core() {
-    let destination = Destination::start(&[]);
-    let (machine, config) = (Machine::new(), config(&destination.url, ""));
+    let destination = Destination::start(BINARY, &[]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url, ""));
     let (one, two) = (machine.start(&config), machine.start(&config));
     let id = one.submit(&json!({"kind": "work"}));
     until_completed(&two, &id);

@@ -1,15 +1,14 @@
 //! Hard times: shutdown in the middle of work, a full disk, destinations that mean harm, damaged files.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::{Destination, Machine, Node, SmallDisk, number, text};
+use crate::machine::{BINARY, Destination, Machine, Node, number, text};
 use waystation_testkit::evil::destination::{Behaviour, Evil, answer};
-use waystation_testkit::{throughout, until};
+use waystation_testkit::until;
 
 fn config(url: &str) -> String {
     format!(
@@ -27,8 +26,8 @@ fn until_draining(node: &Node) {
 
 #[test]
 fn sigterm_hands_back_uncounted_what_hangs_and_exits_in_time() {
-    let destination = Destination::start(&["--path", "/work=outage=0s..:hang"]);
-    let (machine, config) = (Machine::new(), config(&destination.url));
+    let destination = Destination::start(BINARY, &["--path", "/work=outage=0s..:hang"]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url));
     let mut node = machine.start(&config);
     let ids = node.submit_many(&json!({"kind": "work"}), 3);
     until("three calls", || {
@@ -73,8 +72,8 @@ fn sigterm_hands_back_uncounted_what_hangs_and_exits_in_time() {
 
 #[test]
 fn sigterm_lets_running_work_end_and_exits_as_soon_as_it_has() {
-    let destination = Destination::start(&["--latency", "300ms"]);
-    let (machine, config) = (Machine::new(), config(&destination.url));
+    let destination = Destination::start(BINARY, &["--latency", "300ms"]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url));
     let mut node = machine.start_with_grace(&config, "30s");
     let ids = node.submit_many(&json!({"kind": "work"}), 10);
     until("ten calls", || {
@@ -97,8 +96,8 @@ fn sigterm_lets_running_work_end_and_exits_as_soon_as_it_has() {
 
 #[test]
 fn a_second_sigterm_ends_it_at_once_and_loses_nothing() {
-    let destination = Destination::start(&["--path", "/work=outage=0s..:hang"]);
-    let (machine, config) = (Machine::new(), config(&destination.url));
+    let destination = Destination::start(BINARY, &["--path", "/work=outage=0s..:hang"]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url));
     let mut node = machine.start_with_grace(&config, "1h");
     let id = node.submit(&json!({"kind": "work"}));
     until("a call", || (destination.log().len() == 1).then_some(()));
@@ -118,101 +117,6 @@ fn a_second_sigterm_ends_it_at_once_and_loses_nothing() {
     let attempts = node.attempts(&id);
     assert_eq!(attempts.len(), 2, "{attempts:?}");
     assert_eq!(attempts[0]["counted"], false, "{attempts:?}");
-}
-
-#[test]
-fn a_full_disk_refuses_new_messages_settles_old_ones_and_heals_when_space_returns() {
-    let destination = Destination::start(&[]);
-    let config = config(&destination.url);
-    let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("data");
-    let _disk = SmallDisk::mount(&data, "96m");
-    let machine = Machine::on(folder, data.clone());
-    let node = machine.start(&config);
-    node.must("/v1/queues/default/pause", &json!({}));
-    let ids = node.submit_many(&json!({"kind": "work", "payload": "x".repeat(400)}), 500);
-
-    // Low, then not a byte left.
-    let ballast = data.join("ballast");
-    fill(&ballast, 64 << 20);
-    let refused = node.post("/v1/messages", &json!({"kind": "work"}));
-    assert_eq!(
-        (refused.status, refused.code()),
-        (503, "disk_full".to_owned())
-    );
-    node.must("/v1/queues/default/resume", &json!({}));
-    node.until_count("completed", 500);
-    fill(&data.join("last"), u64::MAX);
-    let refused = node.post("/v1/messages", &json!({"kind": "work"}));
-    assert_eq!(
-        (refused.status, refused.code()),
-        (503, "disk_full".to_owned())
-    );
-    assert_eq!(node.count("accepted"), 500);
-
-    std::fs::remove_file(data.join("last")).expect("it was there");
-    std::fs::remove_file(&ballast).expect("it was there");
-    let more = node.submit(&json!({"kind": "work"}));
-    node.until_count("completed", 501);
-    node.assert_accounts();
-    let log = destination.log();
-    let called: BTreeSet<&str> = log.iter().filter_map(|call| call["id"].as_str()).collect();
-    assert_eq!((log.len(), called.len()), (501, 501), "each once");
-    assert!(
-        ids.iter()
-            .chain([&more])
-            .all(|id| called.contains(id.as_str()))
-    );
-    node.kill();
-    let node = machine.start(&config);
-    assert_eq!(
-        (node.count("accepted"), node.count("completed")),
-        (501, 501)
-    );
-}
-
-#[test]
-fn a_disk_without_a_byte_left_keeps_what_was_accepted_until_space_returns() {
-    let destination = Destination::start(&[]);
-    let config = config(&destination.url);
-    let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("data");
-    let _disk = SmallDisk::mount(&data, "96m");
-    let machine = Machine::on(folder, data.clone());
-    let node = machine.start(&config);
-    let later = json!({"kind": "work", "payload": "x".repeat(4_000), "delay": "4s"});
-    node.submit_many(&later, 1_000);
-    // A fresh start has a short log: there is no old room in it to be written again.
-    node.stop();
-    let node = machine.start(&config);
-    let ballast = data.join("ballast");
-    fill(&ballast, u64::MAX);
-    throughout(Duration::from_millis(500), || {
-        let refused = node.post("/v1/messages", &json!({"kind": "work"}));
-        let expected = (503, "disk_full".to_owned());
-        assert_eq!((refused.status, refused.code()), expected);
-    });
-    // Whether some of them start meanwhile depends on the room that is left in the log; what starts
-    // is on disk.
-    node.assert_accounts();
-
-    std::fs::remove_file(&ballast).expect("it was there");
-    node.until_count("completed", 1_000);
-    node.assert_accounts();
-    assert_eq!(node.ids().len(), 1_000);
-    let log = destination.log();
-    let called: BTreeSet<&str> = log.iter().filter_map(|call| call["id"].as_str()).collect();
-    assert_eq!(called.len(), 1_000, "each at least once");
-}
-
-/// Writes zeroes until there are so many, or until there is no room.
-fn fill(path: &std::path::Path, bytes: u64) {
-    let mut file = File::create(path).expect("it can be made");
-    let piece = vec![0; 4_096];
-    let mut left = bytes;
-    while left > 0 && file.write_all(&piece).is_ok() {
-        left = left.saturating_sub(4_096);
-    }
 }
 
 /// Every kind of harm, by name.
@@ -253,7 +157,7 @@ fn time_good_ones(node: &Node) -> Duration {
 
 #[test]
 fn evil_destinations_harm_neither_the_server_nor_other_kinds() {
-    let destination = Destination::start(&[]);
+    let destination = Destination::start(BINARY, &[]);
     let evil = villains();
     let mut config = config(&destination.url);
     for (name, villain) in &evil {
@@ -263,7 +167,7 @@ fn evil_destinations_harm_neither_the_server_nor_other_kinds() {
              [kinds.{name}]\nattempt_timeout = \"1s\"\nbackoff = {{ fixed = \"100ms\" }}\n"
         ));
     }
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(&config);
     let alone = time_good_ones(&node);
     let mut ids = Vec::new();
@@ -306,7 +210,7 @@ fn evil_destinations_harm_neither_the_server_nor_other_kinds() {
 
 #[test]
 fn a_file_of_a_newer_version_is_refused_by_its_number() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     machine.start("").stop();
     let db = rusqlite::Connection::open(machine.file()).expect("opens");
     db.execute("INSERT INTO migration (version) VALUES (999)", [])
@@ -323,7 +227,7 @@ fn a_file_of_a_newer_version_is_refused_by_its_number() {
 
 #[test]
 fn a_file_that_is_none_of_ours_is_refused() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     std::fs::write(machine.file(), "dear diary, ".repeat(1_000)).expect("writes");
     let (code, said) = machine.start_in_vain("");
     assert_eq!(code, Some(1), "{said}");
@@ -366,8 +270,8 @@ fn assert_stopped_by_damage(node: &mut Node, destination: &Destination) {
 
 #[test]
 fn a_payload_that_was_damaged_stops_the_server_and_is_not_delivered() {
-    let destination = Destination::start(&[]);
-    let (machine, config) = (Machine::new(), config(&destination.url));
+    let destination = Destination::start(BINARY, &[]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url));
     let needle = "one hundred pounds to Ada";
     with_waiting(&machine, &config, needle);
     let bytes = std::fs::read(machine.file()).expect("a file");
@@ -384,8 +288,8 @@ fn a_payload_that_was_damaged_stops_the_server_and_is_not_delivered() {
 
 #[test]
 fn a_page_that_was_damaged_stops_the_server_and_is_not_delivered() {
-    let destination = Destination::start(&[]);
-    let (machine, config) = (Machine::new(), config(&destination.url));
+    let destination = Destination::start(BINARY, &[]);
+    let (machine, config) = (Machine::new(BINARY), config(&destination.url));
     with_waiting(&machine, &config, "x");
     let db = rusqlite::Connection::open(machine.file()).expect("opens");
     let of = "SELECT rootpage FROM sqlite_schema WHERE name = 'payload'";

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use waystation_testkit::until;
 
-use crate::machine::{Destination, Machine, Node, text};
+use crate::machine::{BINARY, Destination, Machine, Node, text};
 
 /// How much larger everything is than in CI.
 #[expect(
@@ -96,8 +96,8 @@ fn figure(what: &str, value: impl std::fmt::Display) {
 
 #[test]
 fn a_destination_that_comes_back_cold_is_warmed_up_and_kills_nobody() {
-    let destination = Destination::start(&["--latency", "5ms", "--log-max", "5000000"]);
-    let machine = Machine::new();
+    let destination = Destination::start(BINARY, &["--latency", "5ms", "--log-max", "5000000"]);
+    let machine = Machine::new(BINARY);
     let node = machine.start(&config(&destination.url, ""));
     let (before, during) = (500, 600 * budget());
     submit(&node, before);
@@ -151,8 +151,8 @@ fn a_destination_that_comes_back_cold_is_warmed_up_and_kills_nobody() {
 
 #[test]
 fn one_429_silences_two_servers_for_its_time() {
-    let destination = Destination::start(&["--latency", "20ms"]);
-    let machine = Machine::new();
+    let destination = Destination::start(BINARY, &["--latency", "20ms"]);
+    let machine = Machine::new(BINARY);
     let config = config(&destination.url, "concurrency = 4");
     let (one, two) = (machine.start(&config), machine.start(&config));
     submit(&one, 400);
@@ -206,8 +206,8 @@ fn one_429_silences_two_servers_for_its_time() {
 
 #[test]
 fn a_bug_is_one_mass_failure_and_no_flood_of_dead_letters() {
-    let destination = Destination::start(&["--path", "/work=fail=1,fail-status=422"]);
-    let machine = Machine::new();
+    let destination = Destination::start(BINARY, &["--path", "/work=fail=1,fail-status=422"]);
+    let machine = Machine::new(BINARY);
     let node = machine.start(&config(&destination.url, ""));
     let count = 300 * budget();
     submit(&node, count);

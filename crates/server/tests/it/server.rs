@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+pub(crate) use waystation_testkit::machine::{Reply, read_reply, request};
 
 /// Only there so that a test that would wait for ever fails in its place.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,59 +20,6 @@ pub(crate) struct Server {
     /// What it said when it started.
     pub(crate) start_line: String,
     folder: Option<tempfile::TempDir>,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Reply {
-    /// Gives a header's value.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    /// Gives the body as text.
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// Gives the body as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    /// Gives a problem's code after looking that it is a whole problem.
-    pub(crate) fn code(&self) -> String {
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{}",
-            self.text()
-        );
-        let body = self.json();
-        let code = body["code"].as_str().expect("a code").to_owned();
-        assert_eq!(body["type"], format!("/errors/{code}"));
-        assert_eq!(body["status"], self.status);
-        for field in ["title", "detail", "request_id"] {
-            assert!(
-                body[field].as_str().is_some_and(|text| !text.is_empty()),
-                "{field}: {body}"
-            );
-        }
-        let passes = matches!(self.status, 429 | 503);
-        assert_eq!(self.header("retry-after").is_some(), passes, "{body}");
-        code
-    }
 }
 
 impl Server {
@@ -252,49 +200,4 @@ fn spawn(folder: &std::path::Path) -> (Child, String) {
         panic!("it did not start: {said}");
     }
     (child, line)
-}
-
-/// Writes a request; `Host`, `Connection` and `Content-Length` are given where they are not.
-pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\n");
-    let length = body.len().to_string();
-    let usual = [
-        ("host", "localhost"),
-        ("connection", "close"),
-        ("content-length", length.as_str()),
-    ];
-    let given = |name: &str| {
-        headers
-            .iter()
-            .any(|(known, _)| known.eq_ignore_ascii_case(name))
-    };
-    for (name, value) in usual.iter().filter(|(name, _)| !given(name)).chain(headers) {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str("\r\n");
-    [head.as_bytes(), body].concat()
-}
-
-/// Reads an answer; none if the connection was closed instead.
-pub(crate) fn read_reply(from: &mut impl BufRead) -> Option<Reply> {
-    let mut line = String::new();
-    from.read_line(&mut line).ok()?;
-    let status = line.split(' ').nth(1)?.parse().ok()?;
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        from.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else {
-            break;
-        };
-        headers.push((name.to_owned(), value.to_owned()));
-    }
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let mut body = vec![0; length.map_or(0, |(_, length)| length.parse().expect("a number"))];
-    from.read_exact(&mut body).ok()?;
-    Some(Reply {
-        status,
-        headers,
-        body,
-    })
 }
