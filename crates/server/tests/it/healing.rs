@@ -7,20 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use waystation_testkit::until;
+use waystation_testkit::{budget, until};
 
 use crate::machine::{BINARY, Destination, Machine, Node, text};
-
-/// How much larger everything is than in CI.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the nightly run says so in its environment, for all suites alike"
-)]
-fn budget() -> usize {
-    let said = std::env::var("WAYSTATION_BUDGET").ok();
-    let budget = said.and_then(|said| said.parse().ok());
-    budget.unwrap_or(1).max(1)
-}
 
 fn config(url: &str, of_destination: &str) -> String {
     format!(

@@ -113,6 +113,7 @@ impl Story {
         let node = self.machine.start(&self.config());
         self.is_fading.store(false, Ordering::SeqCst);
         self.is_dark.store(false, Ordering::Relaxed);
+        assert_eq!(self.machine.fsck(), Ok(()), "after fault {}", self.faults);
         self.look(&node);
         self.ask_again(&node);
         let accepted = self.before.accepted() + self.now().accepted();

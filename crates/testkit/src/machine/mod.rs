@@ -128,6 +128,23 @@ impl Machine {
         (status.code(), node.said())
     }
 
+    /// Checks the file, beside a server or without one.
+    ///
+    /// # Errors
+    /// What the binary finds in it, or why it cannot tell.
+    pub fn fsck(&self) -> Result<(), String> {
+        let mut command = self.command(&[]);
+        let checked = command.arg("fsck").arg(self.file()).output();
+        let checked = checked.map_err(|error| error.to_string())?;
+        let said = [checked.stdout, checked.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if checked.status.success() {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    }
+
     fn launch(&self, through: &[OsString], config: &str, grace: &str) -> Result<Node, Death> {
         let since = Instant::now();
         let mut node = self.spawn(through, config, grace);
@@ -154,20 +171,23 @@ impl Machine {
         }
     }
 
+    /// Prepares the binary to be run where the file is, through more commands.
+    fn command(&self, through: &[OsString]) -> Command {
+        let mut words = self.through.iter().chain(through);
+        let Some(first) = words.next() else {
+            return Command::new(&self.binary);
+        };
+        let mut command = Command::new(first);
+        command.args(words).arg(&self.binary);
+        command
+    }
+
     fn spawn(&self, through: &[OsString], config: &str, grace: &str) -> Node {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let file = self.folder.path().join(format!("{number}.toml"));
         std::fs::write(&file, config).expect("it can be written");
         let log = self.folder.path().join(format!("{number}.log"));
-        let mut words = self.through.iter().chain(through);
-        let mut command = match words.next() {
-            Some(first) => {
-                let mut command = Command::new(first);
-                command.args(words).arg(&self.binary);
-                command
-            }
-            None => Command::new(&self.binary),
-        };
+        let mut command = self.command(through);
         let child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--grace", grace])
             .arg("--data")
