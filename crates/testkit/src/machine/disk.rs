@@ -64,15 +64,15 @@ pub fn fill(path: &Path, bytes: u64) {
 /// The size of a disk: more than what a server wants to be free, in a file that has room only for what is written.
 const DISK_BYTES: u64 = 192 << 20;
 
-/// What a name space's keeper does: it mounts, mounts again when told, and clears away when nobody tells any more.
+/// What a name space's keeper does: it mounts, mounts again when told, and clears away when nobody tells any
+/// more, also where the folder under the mount has gone before it.
 const KEEPER: &str = r#"
 set -e
 loop=$(losetup -f --show "$1")
+trap 'umount -l "$2" || :; losetup -d "$loop"' EXIT
 mount "$loop" "$2"
 echo ready
 while read -r _; do umount "$2"; mount "$loop" "$2"; echo ready; done
-umount -l "$2"
-losetup -d "$loop"
 "#;
 
 /// An ext4 disk in a file, whose power can be cut: what was not synced by then is gone.
