@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.
 
+mod bench;
 mod generate;
 mod handlers;
 mod serve;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::Args),
     /// Runs a real HTTP destination that behaves as told
     Flaky(Box<flaky::Args>),
+    /// Measures the work that job queues are compared with: lifecycle, single, pickup, backlog, outage
+    Bench(Box<bench::Bench>),
     /// Prints a page of the reference
     #[command(hide = true)]
     Gen {
@@ -96,6 +99,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Config(command) => run_config(&command),
         Command::Demo(args) => return foreign(demo::run(args).await),
         Command::Flaky(args) => return foreign(flaky::run(*args).await),
+        Command::Bench(bench) => bench::run(*bench).await,
         Command::Gen { page } => generate::page(page).map(|text| {
             paper::out(text.trim_end());
             ExitCode::SUCCESS
