@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::Failure;
 use super::figures::{Fields, median_least_most, rate, rounded};
 use super::load::{self, Standing};
-use super::work::process;
+use super::work::{insert_cost, process};
 use super::{Mode, Setting};
 
 /// Works the same messages off from a store that holds nothing else and from one with the backlog, in
@@ -23,6 +23,7 @@ pub(super) async fn backlog(setting: &Setting, mode: Mode) -> Result<Fields, Fai
     let loaded = load::bulk(&full.store, setting.backlog, setting.producers, standing).await?;
     let (count, mut none, mut with, mut ratios) = (setting.messages, vec![], vec![], vec![]);
     let mut others = 0;
+    let mut costs = [vec![], vec![]];
     for pair in 0..setting.pairs {
         let about = format!("backlog, {word}: pair {} of {}:", pair + 1, setting.pairs);
         setting.progress.about(&about);
@@ -38,6 +39,7 @@ pub(super) async fn backlog(setting: &Setting, mode: Mode) -> Result<Fields, Fai
             let ran = process(setting, &place.store, count, after).await?;
             others += ran.others;
             rates[usize::from(!is_bare)] = rate(count, ran.work);
+            costs[usize::from(!is_bare)].extend(ran.work_cpu_us);
         }
         let [bare_rate, full_rate] = rates;
         none.push(bare_rate);
@@ -56,6 +58,10 @@ pub(super) async fn backlog(setting: &Setting, mode: Mode) -> Result<Fields, Fai
         fields.insert(format!("{name}_max"), rounded(most));
     }
     fields.insert("ratio".to_owned(), rounded(median_least_most(&ratios).0));
+    for (name, costs) in ["none_cpu_us", "with_cpu_us"].into_iter().zip(costs) {
+        let median = (!costs.is_empty()).then(|| median_least_most(&costs).0);
+        insert_cost(&mut fields, name, median);
+    }
     fields.insert("others_done".to_owned(), json!(others));
     fields.insert(
         "backlog_enqueue_per_s".to_owned(),

@@ -10,6 +10,7 @@
 //! how many handlers may run at once, and a commit on disk before each answer.
 
 mod backlog;
+mod cpu;
 mod figures;
 mod load;
 mod meter;
@@ -111,7 +112,7 @@ pub(super) struct Bench {
     /// destination; the ramp after it has half of that
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_open_for)]
     open_for: Duration,
-    /// How long a phase may take before the bench gives up, such as 170s; outage has 5 minutes from the
+    /// How long a phase may take before the bench gives up, such as 170s; outage has five times --open-for from the
     /// destination's return
     #[arg(long, value_name = "DURATION", default_value = "170s", value_parser = crate::text::parse_duration)]
     timeout: Duration,

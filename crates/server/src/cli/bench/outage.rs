@@ -18,9 +18,11 @@ use super::meter::Meter;
 
 /// The most counted attempts of each message.
 const ATTEMPTS_MAX: u32 = 3;
-/// How much longer than the outage the rest may take: the first probe may come a circuit's wait after
-/// the end, and the ramp begins at one a second.
-const BACK_WITHIN: Duration = Duration::from_secs(300);
+/// How much longer than the outage the rest may take, in waits of the circuit: the first probe may come
+/// one of them after the end, and the ramp begins at one a second.
+const BACK_WITHIN: u32 = 5;
+/// The same where the circuit hardly waits.
+const BACK_WITHIN_MIN: Duration = Duration::from_secs(20);
 
 /// What the handler and the engine's events tell of an outage.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ struct Book {
     calls: Vec<Timestamp>,
     /// When the circuit changed, and to what.
     changes: Vec<(Timestamp, CircuitState)>,
+    /// Probes that failed.
+    probes_failed: usize,
 }
 
 impl Book {
@@ -50,7 +54,8 @@ impl Book {
             .changes
             .iter()
             .filter(|(_, state)| *state == CircuitState::Open);
-        open.count()
+        // A probe that fails opens the circuit once more, which is no trip.
+        open.count().saturating_sub(self.probes_failed)
     }
 }
 
@@ -64,7 +69,8 @@ pub(super) async fn outage(setting: &Setting) -> Result<Fields, Failure> {
     let meter = Meter::new(count, None, 0);
     let book = Arc::new(Mutex::new(Book::default()));
     let station = start(setting, &place.store, (&meter, &book)).await?;
-    let within = setting.within.max(setting.down + BACK_WITHIN);
+    let back = (setting.open_for * BACK_WITHIN).max(BACK_WITHIN_MIN);
+    let within = setting.down + back;
     let took = meter.finished(within, &setting.progress).await?;
     load::end(station).await;
     let after = place.store.written();
@@ -93,6 +99,7 @@ pub(super) async fn outage(setting: &Setting) -> Result<Fields, Failure> {
         ("refunded", refunded),
         ("calls_while_open", book.while_open() as u64),
         ("trips", book.trips() as u64),
+        ("probes_failed", book.probes_failed as u64),
     ] {
         fields.insert(name.to_owned(), json!(number));
     }
@@ -116,6 +123,8 @@ async fn start(
         if let Event::GateChanged(change) = event {
             let mut book = noted.lock().unwrap_or_else(PoisonError::into_inner);
             book.changes.push((change.at, change.to));
+            let is_back = (change.from, change.to) == (CircuitState::HalfOpen, CircuitState::Open);
+            book.probes_failed += usize::from(is_back);
         }
     });
     let (told, noted, down) = (Arc::clone(meter), Arc::clone(book), setting.down);
@@ -176,8 +185,11 @@ mod tests {
             changes: vec![
                 (at(10), CircuitState::Open),
                 (at(20), CircuitState::HalfOpen),
+                (at(22), CircuitState::Open),
+                (at(24), CircuitState::HalfOpen),
                 (at(30), CircuitState::Ramping),
             ],
+            probes_failed: 1,
         };
         // 10 is the moment of the trip itself, 31 the ramp's.
         assert_eq!(book.while_open(), 3);

@@ -11,6 +11,7 @@ use waystation_store::Store;
 
 use super::super::Failure;
 use super::Setting;
+use super::cpu;
 use super::figures::{Fields, per_mille_ms, rate, rounded};
 use super::load::{self, Standing, failed};
 use super::meter::Meter;
@@ -40,7 +41,20 @@ pub(super) async fn lifecycle(setting: &Setting) -> Result<Fields, Failure> {
     ] {
         fields.insert(name.to_owned(), rounded(figure));
     }
+    for (name, cost) in [
+        ("enqueue_cpu_us", ran.enqueue_cpu_us),
+        ("process_cpu_us", ran.work_cpu_us),
+    ] {
+        insert_cost(&mut fields, name, cost);
+    }
     Ok(fields)
+}
+
+/// Notes what a message cost in CPU time of all threads, where the system tells.
+pub(super) fn insert_cost(fields: &mut Fields, name: &str, cost: Option<f64>) {
+    if let Some(cost) = cost {
+        fields.insert(name.to_owned(), rounded(cost));
+    }
 }
 
 /// What one load and its working off came to.
@@ -52,6 +66,10 @@ pub(super) struct Ran {
     pub(super) work: Duration,
     /// Messages that do not count and were completed meanwhile.
     pub(super) others: usize,
+    /// CPU time of the load, in microseconds a message.
+    pub(super) enqueue_cpu_us: Option<f64>,
+    /// The same of the work.
+    pub(super) work_cpu_us: Option<f64>,
 }
 
 /// Loads a store from a station without handlers, then works it off with one that has them.
@@ -61,16 +79,22 @@ pub(super) async fn process(
     count: usize,
     after: Option<MessageId>,
 ) -> Result<Ran, Failure> {
+    let before = cpu::spent();
     let loaded = load::bulk(store, count, setting.producers, Standing::Due).await?;
+    let enqueue_cpu_us = cpu::micros_each(before, count);
+    let before = cpu::spent();
     let meter = Meter::new(count, after, 0);
     let station = load::worker(store, setting.concurrency, &meter).await?;
     let work = meter.finished(setting.within, &setting.progress).await?;
+    let work_cpu_us = cpu::micros_each(before, count);
     let others = meter.others();
     load::end(station).await;
     Ok(Ran {
         enqueue: loaded.took,
         work,
         others,
+        enqueue_cpu_us,
+        work_cpu_us,
     })
 }
 
@@ -91,7 +115,9 @@ pub(super) async fn single(setting: &Setting) -> Result<Fields, Failure> {
     let place = setting.place.open("").await?;
     let station = Station::on(Arc::clone(&place.store)).start().await;
     let station = station.map_err(|error| failed(&error))?;
+    let before = cpu::spent();
     let (took, times) = load::singles(&station, setting.messages, SINGLES).await?;
+    let cost = cpu::micros_each(before, setting.messages);
     load::end(station).await;
     let accepted = super::counts(&place.store).await?.accepted;
     if accepted != setting.messages as u64 {
@@ -106,6 +132,7 @@ pub(super) async fn single(setting: &Setting) -> Result<Fields, Failure> {
     fields.insert("per_s".to_owned(), rounded(rate(setting.messages, took)));
     fields.insert("p50_ms".to_owned(), rounded(per_mille_ms(&times, 500)));
     fields.insert("p99_ms".to_owned(), rounded(per_mille_ms(&times, 990)));
+    insert_cost(&mut fields, "cpu_us", cost);
     Ok(fields)
 }
 
