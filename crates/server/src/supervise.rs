@@ -4,9 +4,11 @@ use std::future::Future;
 
 use tokio::task::JoinHandle;
 
-/// Starts a task whose end nobody waits for.
+/// Starts a task; its end need not be waited for.
 #[expect(clippy::disallowed_methods, reason = "the door for starting tasks")]
-pub(crate) fn start(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+pub(crate) fn start<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
     tokio::spawn(task)
 }
 

@@ -149,6 +149,12 @@ pub trait Store: MessageStore + AdminStore {
     /// with the table in the docs.
     fn lacks(&self) -> &'static [&'static str];
 
+    /// Tells what this process has written since it opened the store, for whoever measures it; none
+    /// where the store does not count.
+    fn written(&self) -> Option<Written> {
+        None
+    }
+
     /// Tells `watcher` of each transaction that is on disk from now on. Only the first watcher of a
     /// store is told; a store without transactions of its own tells nobody.
     fn watch_commits(&self, watcher: CommitWatcher) {
@@ -159,3 +165,14 @@ pub trait Store: MessageStore + AdminStore {
 /// Is told how long a transaction took, from its begin until it was on disk, and how many calls
 /// shared it. Runs on the store's writer: it must not block.
 pub type CommitWatcher = Box<dyn Fn(Duration, u32) + Send + Sync>;
+
+/// What a process has written to a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// Transactions that wrote something.
+    pub commits: u64,
+    /// Rows inserted, changed or deleted.
+    pub rows: u64,
+    /// Bytes of the log that makes commits durable; what goes from there into the file is not in it.
+    pub log_bytes: u64,
+}

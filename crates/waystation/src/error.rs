@@ -41,6 +41,14 @@ pub enum Error {
     /// The message was refused; nothing was written.
     #[error("refused: {0:?}")]
     Refused(Refusal),
+    /// One of several messages was refused; none was written.
+    #[error("message {index} of them, from 0, was refused: {why:?}")]
+    RefusedOne {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        why: Refusal,
+    },
 }
 
 /// How a handler fails. `?` on any error makes it transient: worth another try.

@@ -166,6 +166,26 @@ impl Station {
         Outgoing::new(self, kind)
     }
 
+    /// Sends messages, all or none (at most 1,000); gives their ids in order. On disk when this returns,
+    /// and all in one transaction; if the process dies before, either all are there or none.
+    ///
+    /// # Errors
+    /// A name or number beyond its limits, or what [`Station::submit`] says; nothing was written then
+    /// but after a [`StoreError::Indeterminate`], which may or may not have stored them.
+    pub async fn send_all<'a>(
+        &self,
+        messages: impl IntoIterator<Item = Outgoing<'a>> + Send,
+    ) -> Result<Vec<MessageId>, Error> {
+        let drafts: Result<Vec<Draft>, Error> = {
+            let messages = messages.into_iter();
+            messages.map(Outgoing::into_draft).collect()
+        };
+        match self.submit(drafts?).await? {
+            EnqueueAnswer::Stored(stored) => Ok(stored.iter().map(|one| one.id).collect()),
+            EnqueueAnswer::Refused { index, why } => Err(Error::RefusedOne { index, why }),
+        }
+    }
+
     /// Waits until a message is completed, dead or cancelled, and tells which. Ends that another
     /// process records are seen within a second.
     ///

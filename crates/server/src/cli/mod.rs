@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong configuration or usage.
 
+mod bench;
 mod fsck;
 mod generate;
 mod handlers;
@@ -37,6 +38,8 @@ enum Command {
     Flaky(Box<flaky::Args>),
     /// Checks a store's file: pages, checksums, every law that can be seen in rows
     Fsck(fsck::Fsck),
+    /// Measures the work that job queues are compared with: lifecycle, single, pickup, backlog, outage
+    Bench(Box<bench::Bench>),
     /// Prints a page of the reference
     #[command(hide = true)]
     Gen {
@@ -100,6 +103,7 @@ pub(crate) async fn run() -> ExitCode {
         Command::Demo(args) => return foreign(demo::run(args).await),
         Command::Flaky(args) => return foreign(flaky::run(*args).await),
         Command::Fsck(args) => fsck::run(&args),
+        Command::Bench(bench) => bench::run(*bench).await,
         Command::Gen { page } => generate::page(page).map(|text| {
             paper::out(text.trim_end());
             ExitCode::SUCCESS

@@ -11,6 +11,11 @@ use waystation_testkit::{budget, until};
 
 use crate::machine::{BINARY, Destination, Machine, Node, text};
 
+/// How much larger everything is than in CI.
+fn times() -> usize {
+    usize::try_from(budget()).expect("a small number")
+}
+
 fn config(url: &str, of_destination: &str) -> String {
     format!(
         "[queues.default]\ndead_budget = 10\n\
@@ -88,7 +93,7 @@ fn a_destination_that_comes_back_cold_is_warmed_up_and_kills_nobody() {
     let destination = Destination::start(BINARY, &["--latency", "5ms", "--log-max", "5000000"]);
     let machine = Machine::new(BINARY);
     let node = machine.start(&config(&destination.url, ""));
-    let (before, during) = (500, 600 * budget());
+    let (before, during) = (500, 600 * times());
     submit(&node, before);
     until_completed(&node, before);
     destination.tell(&json!({
@@ -198,7 +203,7 @@ fn a_bug_is_one_mass_failure_and_no_flood_of_dead_letters() {
     let destination = Destination::start(BINARY, &["--path", "/work=fail=1,fail-status=422"]);
     let machine = Machine::new(BINARY);
     let node = machine.start(&config(&destination.url, ""));
-    let count = 300 * budget();
+    let count = 300 * times();
     submit(&node, count);
     until("the end of all", || {
         (node.count("dead") + node.count("parked") == count).then_some(())

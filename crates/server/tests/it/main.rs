@@ -3,6 +3,7 @@
 mod acting;
 mod api;
 mod bad_input;
+mod bench;
 mod crash;
 mod demo;
 mod door;

@@ -13,6 +13,7 @@
 //! the order of a message's walk. `state` is what the writer knows without reading.
 
 mod admin;
+mod bare;
 mod bell;
 mod bytes;
 mod change;
@@ -45,6 +46,7 @@ mod state;
 mod story;
 mod threads;
 mod writer;
+mod written;
 
 #[cfg(test)]
 mod plans;
@@ -67,7 +69,10 @@ use reply::{Gather, Reply, Told};
 use state::State;
 use writer::{Call, Jobs, Shared, Watcher};
 
-use crate::{CommitWatcher, Store, StoreError};
+use crate::{CommitWatcher, Store, StoreError, Written};
+
+pub use bare::Calibration;
+pub use bare::calibrate;
 
 /// How hard a commit is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -215,6 +220,10 @@ fn join(threads: Vec<JoinHandle<()>>) {
 impl Store for SqliteStore {
     fn lacks(&self) -> &'static [&'static str] {
         &["reach beyond one machine: all processes on a file run on the machine that has it"]
+    }
+
+    fn written(&self) -> Option<Written> {
+        Some(self.shared.written.read())
     }
 
     fn watch_commits(&self, watcher: CommitWatcher) {

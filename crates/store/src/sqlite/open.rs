@@ -150,9 +150,9 @@ fn run_writer(start: Start, opened: &SyncSender<Result<(), StoreError>>) {
     let mut db = start.db;
     let pages = Arc::clone(&start.shared);
     let hooked = db.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
-        pages
-            .wal_pages
-            .store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+        let count = u64::try_from(count).unwrap_or(0);
+        let before = pages.wal_pages.swap(count, Ordering::Relaxed);
+        pages.written.commit(before, count);
         Ok(())
     }));
     let state = hooked

@@ -29,6 +29,7 @@ use super::fault::{Answer, Fault};
 use super::lock::{self, Watch};
 use super::reply::Reply;
 use super::state::State;
+use super::written::Counters;
 use crate::clock::Stopwatch;
 use crate::{CommitWatcher, StoreError};
 
@@ -123,6 +124,8 @@ pub(super) struct Shared {
     pub(super) clock: AtomicI64,
     /// Pages in the WAL after the latest commit.
     pub(super) wal_pages: AtomicU64,
+    /// What has been written, for whoever measures it.
+    pub(super) written: Counters,
     /// The WAL is long and has been written back: the writer is to begin it anew.
     pub(super) wants_restart: AtomicBool,
     /// Whether the last message that was to be taken in found no space.
@@ -442,6 +445,7 @@ impl Writer<'_> {
         if ring.own {
             self.shared.rung.notify_one();
         }
+        self.shared.written.rows_are(self.db.total_changes());
         let pages = self.shared.wal_pages.load(Ordering::Relaxed);
         if pages < self.nudged_at {
             self.nudged_at = 0;

@@ -15,5 +15,6 @@ mod http_names;
 mod http_request;
 mod http_tls;
 mod pulling;
+mod sending;
 mod stopping;
 mod world;
