@@ -117,6 +117,32 @@ impl Node {
         });
     }
 
+    /// Settles a lease that ended without an outcome. Where the handler is one of ours, or this process
+    /// has just stood still as a whole, nobody was taken down: then it is no strike.
+    pub(super) fn settle_lost(
+        &mut self,
+        now: Timestamp,
+        delivery: Delivery,
+        out: &mut Vec<Command>,
+    ) {
+        let mut stood_still = self
+            .thawed_at
+            .is_some_and(|at| now.since(at) < self.options.lease);
+        if let Some(running) = self.running.get_mut(&delivery.message.id) {
+            stood_still = true;
+            if !running.lost {
+                running.lost = true;
+                out.push(Command::Cancel(running.delivery.lease()));
+            }
+        }
+        let outcome = if stood_still {
+            Outcome::HandedBack
+        } else {
+            Outcome::Lost
+        };
+        self.settle_later(now, Arc::new(delivery), outcome);
+    }
+
     /// Gives a delivery back as if it had never begun.
     pub(super) fn hand_back(&mut self, now: Timestamp, delivery: Arc<Delivery>) {
         self.handed_back += 1;
@@ -282,6 +308,8 @@ impl Node {
     fn judge(&self, now: Timestamp, roll: &mut Rolls, ended: &mut Unsettled) -> Settlement {
         let gates = self.newest_gates(&ended.delivery);
         let delivery = &ended.delivery;
+        // The store's time may be ahead of our clock: a wait begins where the attempt was.
+        let now = now.max(delivery.started_at);
         let case = Case {
             message: &delivery.message,
             ledger: &delivery.record.ledger,

@@ -105,6 +105,7 @@ macro_rules! store_conformance {
                 extended_lease_is_not_lost
                 stale_lease_is_not_extended
                 leases_are_read_back
+                slow_clock_shortens_no_lease
                 grace_that_is_over_is_given_for_a_last_look
                 lost_last_look_is_given_again
                 attempts_are_contiguous_across_losses
