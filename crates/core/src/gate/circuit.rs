@@ -72,6 +72,8 @@ pub(super) struct Folding<'a> {
     pub(super) now: Timestamp,
     pub(super) roll: Roll,
     pub(super) population: &'a dyn super::Population,
+    /// Whether the attempt failed, though it may say nothing of this gate.
+    pub(super) failed: bool,
 }
 
 /// `open_for`, give or take a tenth.
@@ -223,7 +225,14 @@ impl Gate {
                 (change, ProbeResult::Failed)
             }
             Verdict::Nothing => {
-                let probe_at = self.clock.ahead(now).unwrap_or(now);
+                // Repeated at once only if nothing failed: what fails of another cause would go round
+                // without a pause, for behind a gate that is shut it is due at once.
+                let wait = if cx.failed {
+                    jittered(cx.circuit.open_for, cx.roll)
+                } else {
+                    Duration::ZERO
+                };
+                let probe_at = self.clock.ahead(now).unwrap_or(now + wait);
                 let why = "the probe proved nothing".to_owned();
                 let change = self.turn(Circuit::Open { probe_at }, why, now);
                 (change, ProbeResult::Undecided)

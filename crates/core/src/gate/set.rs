@@ -3,7 +3,7 @@
 //! A destination opens when its operations say so, its probe speaks for both, and once it climbs,
 //! its operations probe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::circuit::{Asked, Circuit, Folding};
 use super::permit::ramp_of;
@@ -11,7 +11,7 @@ use super::{
     CircuitState, FoldContext, Gate, GateChange, GateOrder, GateSet, GateView, Mode, RefundDue,
 };
 use crate::exchange::{Evidence, ProbeReport, ProbeToken};
-use crate::message::Epoch;
+use crate::message::{Epoch, MessageId};
 use crate::name::{Destination, GateKey, Lane};
 use crate::outcome::Verdict;
 use crate::policy::Policies;
@@ -152,6 +152,10 @@ impl GateSet {
         for piece in evidence {
             groups.entry(&piece.gate).or_default().push(piece);
         }
+        let failures = evidence
+            .iter()
+            .filter(|piece| piece.verdict == Verdict::Failure);
+        let failed: BTreeSet<MessageId> = failures.map(|piece| piece.id).collect();
         let mut changes = Vec::new();
         for (key, pieces) in groups {
             let policy = cx.policies.gate(key);
@@ -164,11 +168,16 @@ impl GateSet {
                 now: cx.now,
                 roll: cx.roll,
                 population: cx.population,
+                failed: false,
             };
             let (mut touched, mut long) = (false, false);
             let from = changes.len();
             let gate = self.row(key, cx.now);
             for piece in pieces {
+                let folding = Folding {
+                    failed: failed.contains(&piece.id),
+                    ..folding
+                };
                 let folded = gate.fold(piece, &folding);
                 touched |= folded.touched;
                 long |= folded.throttled_long;
@@ -285,6 +294,7 @@ impl GateSet {
             now: report.now,
             roll: report.roll,
             population: &Nobody,
+            failed: !report.ok,
         };
         let change = gate.probed(verdict, &folding);
         self.changed.insert(report.gate.clone());

@@ -90,6 +90,7 @@ macro_rules! store_conformance {
                 lanes_behind_one_gate_share_it
                 kinds_and_queues_limit_a_claim
                 struck_message_is_given_alone_and_on_demand
+                probes_bring_one_struck_message
                 expired_message_is_cancelled
                 expiry_sets_off_its_follow_up
                 claim_says_when_to_come_again

@@ -1,4 +1,4 @@
-//! A node whose clock is not the store's, and one that has stood still.
+//! A node whose clock is not the store's, one that has stood still, and struck messages.
 
 use super::*;
 
@@ -123,4 +123,21 @@ fn of_a_workers_claims_under_way_only_one_may_bring_a_struck_message() {
         claims,
         expected.map(|(worker, struck)| (worker.to_owned(), struck))
     );
+}
+
+#[test]
+fn when_a_struck_message_ends_the_next_one_is_looked_for() {
+    let mut desk = Desk::new(4);
+    let mut struck = delivery(1);
+    struck.record.standing = Standing::Struck;
+    desk.give(vec![struck.clone()]);
+    // This claim may not bring another, so that it says nothing of when one is due.
+    desk.tell([Input::Rung]);
+    let (ticket, request) = desk.asked_claim().expect("it looks for more");
+    assert!(matches!(request.what, ClaimWhat::Due { struck: false, .. }));
+    let answer = Ok(Claimed::default());
+    desk.tell([Input::Claimed { ticket, answer }]);
+    desk.finish(struck.lease(), Outcome::Completed);
+    let (_, request) = desk.asked_claim().expect("it looks again");
+    assert!(matches!(request.what, ClaimWhat::Due { struck: true, .. }));
 }
