@@ -14,6 +14,7 @@ use super::evidence::Call;
 use super::ramp::Climb;
 use super::{CircuitState, Gate, GateChange, GateOrder, Mode, ProbeResult, RefundDue};
 use crate::exchange::{Evidence, ProbeToken};
+use crate::flaw::{Flaw, Flaws};
 use crate::message::Epoch;
 use crate::name::GateKey;
 use crate::outcome::Verdict;
@@ -74,6 +75,7 @@ pub(super) struct Folding<'a> {
     pub(super) population: &'a dyn super::Population,
     /// Whether the attempt failed, though it may say nothing of this gate.
     pub(super) failed: bool,
+    pub(super) flaws: Flaws,
 }
 
 /// `open_for`, give or take a tenth.
@@ -285,7 +287,8 @@ impl Gate {
             took: evidence.took,
         };
         self.tally.add(&call, cx.circuit, cx.now);
-        if let Some(climb) = self.climb.as_mut().filter(|_| call.failed) {
+        let halves = call.failed && !cx.flaws.has(Flaw::RampNeverHalves);
+        if let Some(climb) = self.climb.as_mut().filter(|_| halves) {
             climb.fail(cx.circuit.ramp, cx.now);
         }
         if self.mode != Mode::Auto {

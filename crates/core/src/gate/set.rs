@@ -11,6 +11,7 @@ use super::{
     CircuitState, FoldContext, Gate, GateChange, GateOrder, GateSet, GateView, Mode, RefundDue,
 };
 use crate::exchange::{Evidence, ProbeReport, ProbeToken};
+use crate::flaw::{Flaw, Flaws};
 use crate::message::{Epoch, MessageId};
 use crate::name::{Destination, GateKey, Lane};
 use crate::outcome::Verdict;
@@ -33,6 +34,15 @@ fn belongs(key: &GateKey, to: &Destination) -> bool {
 }
 
 impl GateSet {
+    /// Plants flaws in an empty set, to show that a suite finds them.
+    #[must_use]
+    pub fn with_flaws(flaws: Flaws) -> Self {
+        Self {
+            flaws,
+            ..Self::default()
+        }
+    }
+
     /// Puts a row in as read from the store (not as a change).
     pub fn load(&mut self, gate: Gate) {
         self.gates.insert(gate.key.clone(), gate);
@@ -102,10 +112,11 @@ impl GateSet {
             if !with && self.destination_is_down(key) {
                 continue;
             }
+            let asked = self.asked(self.gates.get(key), now);
             let Some(gate) = self.gates.get_mut(key) else {
                 continue;
             };
-            match gate.asked(now) {
+            match asked {
                 Asked::Probe(at) if with || at <= now => {
                     let (token, change) = gate.begin_probe(until, now);
                     tokens.push((key.clone(), token));
@@ -121,6 +132,7 @@ impl GateSet {
     /// Whether a key is an operation's whose destination is open or half open.
     fn destination_is_down(&self, key: &GateKey) -> bool {
         match key {
+            GateKey::Operation(..) if self.flaws.has(Flaw::ProbePerOperation) => false,
             GateKey::Operation(destination, _) => self
                 .gates
                 .get(&GateKey::Destination(destination.clone()))
@@ -169,6 +181,7 @@ impl GateSet {
                 roll: cx.roll,
                 population: cx.population,
                 failed: false,
+                flaws: self.flaws,
             };
             let (mut touched, mut long) = (false, false);
             let from = changes.len();
@@ -295,6 +308,7 @@ impl GateSet {
             roll: report.roll,
             population: &Nobody,
             failed: !report.ok,
+            flaws: self.flaws,
         };
         let change = gate.probed(verdict, &folding);
         self.changed.insert(report.gate.clone());

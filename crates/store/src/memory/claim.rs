@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use waystation_core::exchange::{ClaimRequest, ClaimWhat, Claimed};
+use waystation_core::flaw::Flaw;
 use waystation_core::gate::Permit;
 use waystation_core::message::{CancelReason, Reason, State as MessageState};
 use waystation_core::name::{GateKey, Kind, KindPattern, Lane, Queue};
@@ -382,7 +383,11 @@ impl Due<'_> {
             let Some(lane) = self.state.lanes.get(&allotment.lane) else {
                 return;
             };
-            let slots = lane.slots;
+            let slots = if self.state.flaws.has(Flaw::PriorityStarves) {
+                0
+            } else {
+                lane.slots
+            };
             let picked = lane
                 .order
                 .pick(slots, allotment.fresh_since, now, &self.skipped);
