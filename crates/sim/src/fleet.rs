@@ -207,7 +207,7 @@ impl Fleet {
         let mut fleet = Self {
             machines: plan.skews.iter().map(machine).collect(),
             pullers: (0..plan.pullers).map(Puller::new).collect(),
-            stores: Stores::new(policies.collect()),
+            stores: Stores::new(policies.collect(), plan.flaws),
             seed,
             orders,
             now: BEGIN,

@@ -216,6 +216,8 @@ pub enum What {
         expires_at: Option<Timestamp>,
         /// The producer's number for it; none for what an end caused.
         order: Option<usize>,
+        /// Whose end caused it, if one did.
+        cause: Option<MessageId>,
     },
     /// A producer was told that a message is accepted.
     Acked {
@@ -270,10 +272,16 @@ pub enum What {
         outcome: Option<&'static str>,
         /// Where the message stands now.
         state: State,
+        /// When it was asked for, by the asker's clock.
+        asked_at: Timestamp,
         /// Not before, if it waits.
         due_at: Option<Timestamp>,
         /// What it died of; also if its lane's budget of deaths was used up, so that it is held.
         death: Option<DeathReason>,
+        /// The circuit whose outage gives the attempt back.
+        refunded_by: Option<GateKey>,
+        /// Whether its end is to set off a message.
+        follow_up: bool,
         /// Its strikes now, and how many of the latest in a row it got alone.
         strikes: (u32, u32),
         /// Whether the attempt counts.
@@ -404,6 +412,8 @@ pub enum What {
         run: Run,
         /// The outcome's word.
         outcome: &'static str,
+        /// For how long its destination asked for silence.
+        silence: Option<Duration>,
         /// Whether it failed in a way that speaks against a circuit.
         against: Vec<GateKey>,
     },

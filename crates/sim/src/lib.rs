@@ -14,6 +14,7 @@ mod fleet;
 pub mod history;
 mod minimise;
 mod plan;
+mod planted;
 mod policies;
 mod scenario;
 mod stores;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use waystation_core::flaw::Flaws;
 use waystation_core::time::Timestamp;
 
 use crate::chance::Chance;
@@ -137,6 +138,7 @@ pub(crate) struct Plan {
     pub(crate) deeds: Vec<Timestamp>,
     /// The first is that of calm times; all kinds are handled under it.
     pub(crate) configs: Vec<Config>,
+    pub(crate) flaws: Flaws,
 }
 
 impl Plan {
@@ -182,6 +184,7 @@ impl Plan {
             pullers,
             deeds: spans(7).moments(faults.people, 25),
             configs: policies::configs(seed, faults.reconfigurations, pullers > 0),
+            flaws: scenario.flaws,
         }
     }
 

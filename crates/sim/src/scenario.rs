@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use waystation_core::flaw::Flaws;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Messages a simulated day in the scenario that speed is measured with.
 const MESSAGES_A_DAY: u32 = 500;
@@ -96,6 +98,9 @@ pub struct Scenario {
     pub patience: Duration,
     /// What may go wrong.
     pub faults: Faults,
+    /// What is wrong with the product itself: nothing, unless the checkers are to show that they see
+    /// it. No text gives it.
+    pub flaws: Flaws,
 }
 
 impl Default for Scenario {
@@ -109,6 +114,7 @@ impl Default for Scenario {
             trouble_for: Duration::from_secs(120),
             patience: Duration::from_secs(3600),
             faults: Faults::ALL,
+            flaws: Flaws::NONE,
         }
     }
 }

@@ -8,8 +8,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use waystation_core::exchange::Trouble;
+use waystation_core::flaw::Flaws;
 use waystation_core::gate::GateOrder;
 use waystation_core::message::{Fence, MessageId, NodeId};
 use waystation_core::name::{GateKey, Lane};
@@ -23,6 +25,7 @@ use waystation_store::{
 };
 
 use crate::history::{Attempt, Counts, History, Mover, Order, Row, Run, Verb, What};
+use crate::planted::Planted;
 
 pub(crate) use notes::run_of;
 
@@ -38,7 +41,7 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-fn done<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn done<T>(future: impl Future<Output = T>) -> T {
     now(future).expect("the model answers at once")
 }
 
@@ -61,6 +64,8 @@ impl Notes<'_> {
 pub(crate) struct Stores {
     memory: Memory,
     policies: Vec<Arc<Policies>>,
+    /// What is wrong with the product, if that is to be found.
+    pub(crate) planted: Planted,
     /// Every message that was ever stored.
     known: BTreeSet<MessageId>,
     /// When each that was retried is due, as it was settled.
@@ -70,9 +75,10 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    pub(crate) fn new(policies: Vec<Arc<Policies>>) -> Self {
+    pub(crate) fn new(policies: Vec<Arc<Policies>>, flaws: Flaws) -> Self {
         Self {
-            memory: Memory::new(),
+            memory: Memory::with_flaws(flaws),
+            planted: Planted::new(flaws),
             policies,
             known: BTreeSet::new(),
             due: BTreeMap::new(),
@@ -105,23 +111,43 @@ impl Stores {
         now: Timestamp,
         notes: &mut Notes<'_>,
     ) -> Option<Input> {
+        if let Some(answer) = self.planted.uncommitted(handle, &command) {
+            return Some(answer);
+        }
+        let command = self.planted.by_node(handle, command);
+        self.ask(handle, command, now, notes)
+    }
+
+    /// Gives what a node makes of an uncertain answer: nothing, unless it has the flaw to believe it.
+    pub(crate) fn believed(&self, command: &Command) -> Option<Input> {
+        self.planted.believed(&self.memory, command)
+    }
+
+    fn ask(
+        &mut self,
+        handle: &Memory,
+        command: Command,
+        now: Timestamp,
+        notes: &mut Notes<'_>,
+    ) -> Option<Input> {
         match command {
             Command::Enqueue { ticket, request } => {
-                let answer = done(handle.enqueue(request.clone())).map_err(trouble);
+                let asked = self.planted.enqueue(request.clone());
+                let answer = done(handle.enqueue(asked)).map_err(trouble);
                 if let Ok(answer) = &answer {
                     self.note_enqueued(&request, answer, notes);
                 }
                 Some(Input::Enqueued { ticket, answer })
             }
             Command::Claim { ticket, request } => {
-                let answer = done(handle.claim(request.clone())).map_err(trouble);
+                let answer = self.planted.claim(handle, request.clone()).map_err(trouble);
                 if let Ok(claimed) = &answer {
                     self.note_claimed(&request, claimed, notes);
                 }
                 Some(Input::Claimed { ticket, answer })
             }
             Command::Settle { ticket, request } => {
-                let answer = done(handle.settle(request.clone())).map_err(trouble);
+                let answer = self.planted.settle(handle, &request).map_err(trouble);
                 if let Ok(answer) = &answer {
                     self.note_settled(&request, answer, notes);
                 }
@@ -133,7 +159,10 @@ impl Stores {
                 until,
             } => {
                 let length = until.since(now);
-                let answer = done(handle.extend(leases.clone(), until, now)).map_err(trouble);
+                let answer = self
+                    .planted
+                    .extend(handle, leases.clone(), until, now)
+                    .map_err(trouble);
                 if let Ok(answers) = &answer {
                     notes::note_extended(&leases, length, answers, notes);
                 }
@@ -306,6 +335,15 @@ impl Stores {
             }));
         }
         history.push(at, What::Over { orders, attempts });
+    }
+}
+
+/// For how long an outcome asks for silence.
+pub(crate) const fn silence(outcome: &Outcome) -> Option<Duration> {
+    if let Outcome::Throttled { retry_after, .. } = outcome {
+        *retry_after
+    } else {
+        None
     }
 }
 

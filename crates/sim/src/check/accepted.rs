@@ -17,8 +17,12 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
     let mut may_leave: BTreeSet<MessageId> = BTreeSet::new();
     for record in &history.records {
         let at = record.at;
-        if let What::Stored { id, .. } = &record.what {
+        if let What::Stored { id, order, .. } = &record.what {
             stored.insert(*id);
+            let first = order.map(|order| *orders.entry(order).or_insert(*id));
+            findings.expect(first.is_none_or(|first| first == *id), at, || {
+                format!("order {order:?} is {first:?} and stored again as {id}")
+            });
         } else if let What::Acked { order, id } = &record.what {
             findings.expect(stored.contains(id), at, || {
                 format!("{id} is acked and not stored")
@@ -56,6 +60,7 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
 mod tests {
     use super::super::scribe::{self, ONE, Scribe, TWO, row, run};
     use super::*;
+    use crate::plan::BEGIN;
 
     fn acked() -> Scribe {
         Scribe::default()
@@ -81,5 +86,17 @@ mod tests {
     fn an_order_that_became_two_messages_is_found() {
         let twice = acked().stored(TWO).write(What::Acked { order: 0, id: TWO });
         scribe::check(check, &twice, "and something else");
+        let again = |id| What::Stored {
+            id,
+            lane: scribe::lane(),
+            key: None,
+            due_at: BEGIN,
+            expires_at: None,
+            order: Some(0),
+            cause: None,
+        };
+        let once = Scribe::default().write(again(ONE));
+        scribe::check(check, &once, "");
+        scribe::check(check, &once.write(again(TWO)), "and stored again");
     }
 }

@@ -2,12 +2,14 @@
 //! was broken.
 
 mod accepted;
+mod caused;
 mod causes;
 mod circuits;
 mod conservation;
 mod drain;
 mod ends;
 mod evidence;
+mod fair;
 mod first;
 mod leases;
 mod liveness;
@@ -15,7 +17,9 @@ mod order;
 mod poison;
 #[cfg(test)]
 mod scribe;
+mod silence;
 mod time;
+mod too_late;
 
 use std::fmt;
 
@@ -40,16 +44,24 @@ pub enum Promise {
     OneLease,
     /// 6: one terminal transition per generation.
     OneEnd,
+    /// 6: what an end is to set off is written with it, and once.
+    Caused,
     /// 7: the leased row is there before a handler begins; attempts are numbered without gaps.
     RowFirst,
     /// 9: nothing early; clock steps lose, repeat and expire nothing.
     Time,
+    /// 9: nothing is given to a handler after it has expired.
+    Expiry,
     /// 10: per ordering key, one at a time and in order.
     Order,
     /// 11: an open circuit lets nothing through and burns no attempts; one probe in the fleet.
     Circuits,
     /// 11: a late result of an older epoch moves nothing.
     Evidence,
+    /// 11: only what a handler failed at counts; an outage explains what it can, and not for ever.
+    Fair,
+    /// 11: the silence that a destination asked for by `Retry-After` is kept by the whole fleet.
+    Silence,
     /// 12: a poison message runs apart from its first strike, is dead at its third, and takes no
     /// bystander with it.
     Poison,
@@ -92,11 +104,15 @@ pub fn all(history: &History) -> Vec<Violation> {
         causes::check,
         leases::check,
         ends::check,
+        caused::check,
         first::check,
         time::check,
+        too_late::check,
         order::check,
         circuits::check,
         evidence::check,
+        fair::check,
+        silence::check,
         poison::check,
         drain::check,
         liveness::check,

@@ -24,6 +24,8 @@ pub(super) struct Settled {
     pub(super) strikes: (u32, u32),
     pub(super) counted: bool,
     pub(super) against: Vec<GateKey>,
+    pub(super) refunded_by: Option<GateKey>,
+    pub(super) follow_up: bool,
 }
 
 impl Settled {
@@ -37,6 +39,8 @@ impl Settled {
             strikes: (0, 0),
             counted: false,
             against: Vec::new(),
+            refunded_by: None,
+            follow_up: false,
         }
     }
 }
@@ -142,6 +146,7 @@ impl Scribe {
             due_at: BEGIN,
             expires_at: None,
             order: None,
+            cause: None,
         })
     }
 
@@ -203,6 +208,7 @@ impl Scribe {
         self.write(What::Ended {
             run,
             outcome,
+            silence: None,
             against: Vec::new(),
         })
     }
@@ -227,13 +233,17 @@ impl Scribe {
     }
 
     pub(super) fn settled_as(self, settled: Settled) -> Self {
+        let asked_at = self.now();
         self.write(What::Settled {
             id: settled.run.id,
             fence: settled.run.fence,
             outcome: Some(settled.outcome),
             state: settled.state,
             due_at: settled.due_at,
+            asked_at,
             death: settled.death,
+            refunded_by: settled.refunded_by,
+            follow_up: settled.follow_up,
             strikes: settled.strikes,
             counted: settled.counted,
             ill: false,

@@ -148,6 +148,7 @@ impl Fleet {
         let ended = What::Ended {
             run,
             outcome: outcome.as_str(),
+            silence: stores::silence(&outcome),
             against: stores::against(&handled.lane, &outcome, finding),
         };
         self.history.push(self.now, ended);

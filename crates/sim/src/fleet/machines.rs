@@ -98,7 +98,7 @@ impl Fleet {
             kinds: Arc::clone(&of_config.kinds),
             slots: of_config.slots,
             lease: LEASE,
-            policies: Arc::clone(&of_config.policies),
+            policies: self.stores.planted.policies(&of_config.policies),
         });
         let life = machine.life;
         machine.process = Some(Process {

@@ -193,6 +193,7 @@ impl Fleet {
             let ended = What::Ended {
                 run: job.run,
                 outcome: outcome.as_str(),
+                silence: stores::silence(&outcome),
                 against: stores::against(&job.lane, &outcome, finding),
             };
             self.history.push(self.now, ended);

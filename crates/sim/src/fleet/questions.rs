@@ -29,7 +29,8 @@ impl Fleet {
                 self.reach("indeterminate, and not applied");
                 Trouble::Indeterminate
             };
-            self.answer_from_store(who, refusal(&command, trouble));
+            let believed = self.stores.believed(&command).filter(|_| !is_away);
+            self.answer_from_store(who, believed.or_else(|| refusal(&command, trouble)));
             return;
         }
         if is_lost {

@@ -129,6 +129,7 @@ impl<'a> Trace<'a> {
                 run,
                 outcome,
                 against,
+                ..
             } => write!(f, "ended {} {outcome}, against {against:?}", self.run(run)),
             What::Seen { rows, counts } => {
                 write!(f, "looked: {counts:?}")?;

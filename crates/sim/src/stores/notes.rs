@@ -37,6 +37,7 @@ impl Stores {
                     due_at: one.due_at,
                     expires_at: draft.expires_at,
                     order: workload::number_in(&draft.payload),
+                    cause: draft.cause,
                 });
             }
             if let Some(delivery) = &one.delivery {
@@ -95,7 +96,7 @@ impl Stores {
                         self.due.insert(id, due_at);
                     }
                     let against = self.against.remove(&(id, fence)).unwrap_or_default();
-                    notes.note(settled_as(settlement, *state, against));
+                    notes.note(settled_as(settlement, (*state, request.now), against));
                 }
                 Settled::Stale => notes.note(What::Ignored { id, fence }),
                 Settled::Conflict { .. } => notes.note(What::Conflicted { id }),
@@ -151,6 +152,7 @@ impl Stores {
                 due_at: row.record.due_at,
                 expires_at: row.message.expires_at,
                 order: None,
+                cause: row.message.cause,
             });
         }
     }
@@ -181,7 +183,11 @@ fn note_leased(terms: &Terms, delivery: &Delivery, notes: &mut Notes<'_>) {
     });
 }
 
-fn settled_as(settlement: &Settlement, state: State, against: Vec<GateKey>) -> What {
+fn settled_as(
+    settlement: &Settlement,
+    (state, asked_at): (State, Timestamp),
+    against: Vec<GateKey>,
+) -> What {
     let decision = &settlement.decision;
     let ledger = &decision.ledger;
     let (due_at, death): (Option<Timestamp>, Option<DeathReason>) = match decision.disposition {
@@ -194,8 +200,11 @@ fn settled_as(settlement: &Settlement, state: State, against: Vec<GateKey>) -> W
         fence: settlement.lease.fence,
         outcome: settlement.ended.as_ref().map(|ended| ended.outcome),
         state,
+        asked_at,
         due_at,
         death,
+        refunded_by: decision.refunded_by.clone(),
+        follow_up: settlement.follow_up.is_some(),
         strikes: (ledger.strikes, ledger.strikes_alone),
         counted: decision.counted,
         ill: ledger.outages.len() >= OUTAGES_MAX

@@ -1,3 +1,4 @@
 //! Whole fleets on virtual time.
 
+mod planted;
 mod seeds;
