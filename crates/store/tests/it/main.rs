@@ -3,5 +3,6 @@
 
 mod memory;
 mod model;
+mod planted;
 mod sqlite;
 mod teeth;
