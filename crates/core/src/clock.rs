@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// A difference below this is drift, followed at once (ahead) or by running slower (behind).
+/// A difference below this is drift, and followed: back by running slower, ahead by running faster.
 const STEP: i64 = 60_000_000;
+/// A difference ahead below this is followed at once: no lease is so short that it would matter.
+const LEAP: i64 = 1_000_000;
+/// The most that is made good in one reading, so that nobody's leases end all at once.
+const GAIN_MAX: Duration = Duration::from_secs(1);
 /// A step is adopted once the wall clock has kept to it for so long.
 const STABLE: Duration = Duration::from_secs(600);
 
@@ -49,10 +53,10 @@ impl Clock {
 
     /// Gives the time, never earlier than before, and a step of more than a minute when it is first
     /// seen. A step is followed only after ten stable minutes: ahead by a jump, back by running at
-    /// half speed until the wall clock has caught up.
+    /// half speed until the wall clock has caught up. A smaller difference is made good bit by bit:
+    /// ahead at one and a half times the speed, back at half of it, so that leases last.
     pub fn read(&mut self, wall: Timestamp, mono: Duration) -> (Timestamp, Option<Stepped>) {
         let passed = mono.saturating_sub(self.read_at);
-        self.read_at = self.read_at.max(mono);
         let ours = self.now + passed;
         let offset = wall.as_micros().saturating_sub(ours.as_micros());
         let mut news = None;
@@ -79,12 +83,18 @@ impl Clock {
                 }
             }
         };
-        self.now = match (follow, offset >= 0) {
+        let next = match (follow, offset >= 0) {
             (false, _) => ours,
-            (true, true) => wall,
+            (true, true) if !(LEAP..STEP).contains(&offset) => wall,
+            (true, true) => wall.min(ours + (passed / 2).min(GAIN_MAX)),
             // Half speed, but never below the wall clock's reading.
             (true, false) => wall.max(self.now + passed / 2),
         };
+        // What is too short to show is not lost: read often enough, the clock would stand still.
+        if next > self.now {
+            self.now = next;
+            self.read_at = self.read_at.max(mono);
+        }
         (self.now, news)
     }
 }
@@ -100,14 +110,29 @@ mod tests {
     }
 
     #[test]
-    fn drift_ahead_is_followed_and_drift_behind_only_slows_the_clock() {
+    fn drift_is_made_good_bit_by_bit_and_never_by_turning_back() {
         let mut clock = Clock::new(Timestamp::from_secs(1_000), secs(0));
+        let mut read = |wall, mono| clock.read(Timestamp::from_millis(wall), secs(mono));
+        assert_eq!(read(1_010_500, 10).0, Timestamp::from_millis(1_010_500));
+        // Ahead by half a minute: half as fast again, and at most a second in one reading.
+        assert_eq!(read(1_041_500, 11).0, Timestamp::from_millis(1_012_000));
+        assert_eq!(read(1_051_500, 21).0, Timestamp::from_millis(1_023_000));
+        let (behind, news) = read(1_020_000, 31);
+        assert_eq!((behind, news), (Timestamp::from_millis(1_028_000), None));
+    }
+
+    #[test]
+    fn a_clock_that_is_read_all_the_time_does_not_stand_still() {
+        let mut clock = Clock::new(Timestamp::from_secs(1_000), secs(0));
+        let mut last = Timestamp::EPOCH;
+        for nanos in (0..40_000).step_by(400) {
+            let mono = Duration::from_nanos(nanos);
+            (last, _) = clock.read(Timestamp::from_secs(990), mono);
+        }
         assert_eq!(
-            clock.read(Timestamp::from_secs(1_015), secs(10)).0,
-            Timestamp::from_secs(1_015)
+            last,
+            Timestamp::from_secs(1_000) + Duration::from_micros(19)
         );
-        let (behind, news) = clock.read(Timestamp::from_secs(1_005), secs(20));
-        assert_eq!((behind, news), (Timestamp::from_secs(1_020), None));
     }
 
     #[test]

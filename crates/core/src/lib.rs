@@ -13,6 +13,7 @@ pub mod clock;
 pub mod decide;
 pub mod event;
 pub mod exchange;
+pub mod flaw;
 pub mod gate;
 pub mod lifecycle;
 pub mod mass;

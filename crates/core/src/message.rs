@@ -343,7 +343,7 @@ pub enum ParkReason {
 pub struct IncidentId(pub u64);
 
 /// Why a message is dead.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DeathReason {
     /// `max_attempts` counted failures.
     AttemptsExhausted,

@@ -16,6 +16,12 @@ impl Chance {
         ))
     }
 
+    /// Starts a stream of its own for one thing among many of a purpose.
+    pub(crate) const fn of(seed: u64, purpose: u64, thing: u64) -> Self {
+        let mut mixed = Rolls::new(thing ^ purpose.rotate_left(48));
+        Self::new(seed ^ mixed.bits(), purpose)
+    }
+
     /// Draws a number below `end`, which must not be 0.
     pub(crate) const fn below(&mut self, end: u64) -> u64 {
         self.0.bits() % end

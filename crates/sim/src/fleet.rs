@@ -1,16 +1,20 @@
-//! The fleet: nodes, their handlers and their producers on virtual time, and what befalls them.
+//! The fleet: nodes, their handlers, their producers, workers and people on virtual time, and what
+//! befalls them.
 //!
 //! ```text
 //!   heap of happenings ──▶ Node::step ──▶ commands ──▶ questions ──▶ Stores ──▶ answers ──▶ heap
 //!         ▲                                  │  handlers, health checks, wake-ups      ▲
-//!         └── plan: submits, blows, looks    └──────────────────────────────────────────┘
+//!         └── plan: submits, blows, deeds    └──────────────────────────────────────────┘
 //! ```
 //!
 //! Nothing polls: a node is stepped when something has happened to it, or when it asked to be woken.
 
+mod clocks;
 mod handlers;
 mod machines;
+mod people;
 mod producers;
+mod pullers;
 mod questions;
 
 use std::cmp::Reverse;
@@ -18,11 +22,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use waystation_core::clock::Clock;
 use waystation_core::event::Event;
 use waystation_core::exchange::Lease;
 use waystation_core::message::NodeId;
-use waystation_core::name::Lane;
-use waystation_core::node::{Command, Input, Node};
+use waystation_core::name::{GateKey, Lane};
+use waystation_core::node::{Command, Input, Node, Ticket};
 use waystation_core::outcome::{Finding, Outcome};
 use waystation_core::time::{Rolls, Timestamp};
 use waystation_store::memory::Memory;
@@ -30,14 +35,18 @@ use waystation_store::memory::Memory;
 use crate::chance::Chance;
 use crate::check::is_at_rest;
 use crate::history::{History, Run, What};
-use crate::plan::{BEGIN, Blow, Plan};
+use crate::plan::{BEGIN, Blow, Plan, Skew};
 use crate::stores::Stores;
 use crate::workload::{self, Order};
 
-/// A producer asks again if it has heard nothing for so long.
-const PATIENCE_OF_PRODUCERS: Duration = Duration::from_secs(3);
-/// How often everything is looked at while there is trouble, and after it.
+use producers::Question;
+use pullers::{Job, Puller};
+
+/// How often everything is looked at while there is trouble (at least; a long run is looked at less
+/// often), and after it.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+/// The most looks while there is trouble.
+const LOOKS_MAX: u32 = 100;
 /// More happenings than this at one moment are a scheduler that spins.
 const SPIN_MAX: u32 = 20_000;
 
@@ -45,6 +54,7 @@ const SPIN_MAX: u32 = 20_000;
 #[derive(Debug)]
 pub(crate) struct Fleet {
     plan: Plan,
+    seed: u64,
     orders: Vec<Order>,
     now: Timestamp,
     heap: BinaryHeap<Reverse<Entry>>,
@@ -55,10 +65,15 @@ pub(crate) struct Fleet {
     rolls: Rolls,
     stores: Stores,
     machines: Vec<Machine>,
-    /// Questions of producers that are not answered: which order each is about.
-    asked: BTreeMap<u64, usize>,
+    pullers: Vec<Puller>,
+    /// Questions of producers and pull workers that are not answered.
+    asked: BTreeMap<Ticket, Question>,
     next_question: u64,
     acked: usize,
+    /// Gates that a person has set to something, to be set right when the trouble is over.
+    meddled: Vec<GateKey>,
+    /// Calls to each destination in the latest second of a recovery.
+    calls: BTreeMap<usize, (i64, u64)>,
     pub(crate) history: History,
     /// How many happenings there were.
     pub(crate) happenings: u64,
@@ -74,6 +89,7 @@ struct Machine {
     life: u32,
     process: Option<Process>,
     frozen_until: Timestamp,
+    skew: Skew,
 }
 
 #[derive(Debug)]
@@ -82,6 +98,12 @@ struct Process {
     node: Node,
     store: Memory,
     wake: u64,
+    clock: Clock,
+    started_at: Timestamp,
+    /// The latest reading of its clock and of the monotonic one.
+    last_read: (Timestamp, Duration),
+    /// The place of its configuration in the plan.
+    config: usize,
     /// Handlers by their right, with the serial number of each.
     running: BTreeMap<Lease, u64>,
 }
@@ -134,10 +156,24 @@ enum Happening {
     Crash(Who, Lease),
     /// A producer hands over an order.
     Submit(usize),
-    /// A producer has waited long enough for an answer.
-    Unheard(u64),
+    /// Whoever asked has waited long enough for an answer.
+    Unheard(Ticket),
+    /// A pull worker asks for work.
+    Pull(usize),
+    /// A pull worker says that it is still at it.
+    Beat(Box<Job>),
+    /// A pull worker is done.
+    Done(Box<Job>),
+    /// A person does something.
+    Deed,
+    /// A person remembers a circuit that is held.
+    SetRight(Box<GateKey>),
     /// A blow falls on a machine.
     Fall(usize, Blow),
+    /// A process is asked to stop.
+    Drain(Who, Duration),
+    /// Something goes wrong elsewhere.
+    Fault(Box<What>),
     /// A drained process has had its time.
     PatienceOver(Who),
     /// A machine starts a process.
@@ -160,14 +196,19 @@ struct Handled {
 impl Fleet {
     pub(crate) fn new(seed: u64, plan: Plan) -> Self {
         let orders = workload::draw(seed, &plan);
-        let machines = (0..plan.nodes).map(|_| Machine {
+        let machine = |skew: &Skew| Machine {
             life: 0,
             process: None,
             frozen_until: BEGIN,
-        });
+            skew: *skew,
+        };
+        let policies = plan.configs.iter();
+        let policies = policies.map(|config| Arc::clone(&config.policies));
         let mut fleet = Self {
-            machines: machines.collect(),
-            stores: Stores::new(Arc::clone(&plan.policies)),
+            machines: plan.skews.iter().map(machine).collect(),
+            pullers: (0..plan.pullers).map(Puller::new).collect(),
+            stores: Stores::new(policies.collect(), plan.flaws),
+            seed,
             orders,
             now: BEGIN,
             heap: BinaryHeap::new(),
@@ -178,6 +219,8 @@ impl Fleet {
             asked: BTreeMap::new(),
             next_question: 0,
             acked: 0,
+            meddled: Vec::new(),
+            calls: BTreeMap::new(),
             history: History::default(),
             happenings: 0,
             reached: BTreeMap::new(),
@@ -193,17 +236,33 @@ impl Fleet {
             let delay = self.chance.millis(0, 1_000);
             self.push(BEGIN + delay, Happening::Start(machine));
         }
-        for (number, at) in self
-            .orders
-            .iter()
-            .map(|order| order.at)
-            .enumerate()
-            .collect::<Vec<_>>()
-        {
+        for number in 0..self.orders.len() {
+            let at = self.orders[number].at;
             self.push(at, Happening::Submit(number));
         }
-        for (at, machine, blow) in self.plan.blows.clone() {
+        for (at, machine, blow) in std::mem::take(&mut self.plan.blows) {
             self.push(at, Happening::Fall(machine, blow));
+        }
+        for puller in 0..self.pullers.len() {
+            // The first asks over two connections.
+            for _ in puller.min(1)..2 {
+                let delay = self.chance.millis(0, 2_000);
+                self.push(BEGIN + delay, Happening::Pull(puller));
+            }
+        }
+        for at in std::mem::take(&mut self.plan.deeds) {
+            self.push(at, Happening::Deed);
+        }
+        for spell in self.plan.sick.clone() {
+            self.note_spell(&spell);
+        }
+        for span in self.plan.store_outages.clone() {
+            let what = What::Fault {
+                name: "store away",
+                place: 0,
+                until: span.until,
+            };
+            self.push(span.from, Happening::Fault(Box::new(what)));
         }
         self.push(self.plan.quiet_at, Happening::Quiet);
         self.push(BEGIN + LOOK_EVERY.0, Happening::Look);
@@ -249,10 +308,8 @@ impl Fleet {
         match happening {
             Happening::Tell(who, input) => self.tell(who, *input),
             Happening::Wake(who, serial) => {
-                if self
-                    .process(who)
-                    .is_some_and(|process| process.wake == serial)
-                {
+                let is_meant = |process: &mut Process| process.wake == serial;
+                if self.process(who).is_some_and(is_meant) {
                     self.tell(who, Input::Wake);
                 }
             }
@@ -260,21 +317,28 @@ impl Fleet {
             Happening::Handled(who, handled) => self.handled(who, *handled),
             Happening::Crash(who, lease) => self.crash(who, lease),
             Happening::Submit(order) => self.submit(order),
-            Happening::Unheard(question) => {
-                if let Some(order) = self.asked.remove(&question) {
-                    self.submit(order);
-                }
-            }
+            Happening::Unheard(ticket) => self.unheard(ticket),
+            Happening::Pull(puller) => self.pull(puller),
+            Happening::Beat(job) => self.beat(*job),
+            Happening::Done(job) => self.done(*job),
+            Happening::Deed => self.deed(),
+            Happening::SetRight(gate) => self.set_right(&gate),
             Happening::Fall(machine, blow) => self.fall(machine, blow),
             Happening::PatienceOver(who) => self.tell(who, Input::PatienceOver),
             Happening::Start(machine) => self.start(machine),
+            Happening::Drain(who, patience) => self.drain(who, patience),
+            Happening::Fault(what) => self.history.push(self.now, *what),
             Happening::Look => {}
-            Happening::Quiet => self.history.push(self.now, What::Quiet),
+            Happening::Quiet => self.quieten(),
         }
     }
 
     fn reach(&mut self, name: &'static str) {
         *self.reached.entry(name).or_default() += 1;
+    }
+
+    fn is_troubled(&self) -> bool {
+        self.now < self.plan.quiet_at
     }
 
     fn process(&mut self, who: Who) -> Option<&mut Process> {
@@ -283,6 +347,24 @@ impl Fleet {
             .process
             .as_mut()
             .filter(|_| machine.life == who.life)
+    }
+
+    /// The processes that are there, frozen ones included.
+    fn alive(&self) -> Vec<Who> {
+        let machines = self.machines.iter().enumerate();
+        machines
+            .filter(|(_, machine)| machine.process.is_some())
+            .map(|(at, machine)| Who {
+                machine: at,
+                life: machine.life,
+            })
+            .collect()
+    }
+
+    /// Draws one of the processes that are there.
+    fn anyone(&mut self) -> Option<Who> {
+        let alive = self.alive();
+        (!alive.is_empty()).then(|| alive[self.chance.index(alive.len())])
     }
 
     /// When a machine that stands still goes on, if it does.
@@ -298,7 +380,9 @@ impl Fleet {
             self.push(at, Happening::Tell(who, Box::new(input)));
             return;
         }
-        let now = self.now;
+        let Some(now) = self.own_time(who) else {
+            return;
+        };
         let mut rolls = std::mem::replace(&mut self.rolls, Rolls::new(0));
         let mut out = Vec::new();
         if let Some(process) = self.process(who) {
@@ -315,7 +399,7 @@ impl Fleet {
         }
         self.rolls = rolls;
         for command in out {
-            self.obey(who, command);
+            self.obey(who, now, command);
         }
     }
 
@@ -326,23 +410,15 @@ impl Fleet {
         if !is_ours {
             return None;
         }
-        match self.heap.pop()?.0.happening {
-            Happening::Tell(_, input) => Some(*input),
-            Happening::Wake(..)
-            | Happening::Ask(..)
-            | Happening::Handled(..)
-            | Happening::Crash(..)
-            | Happening::Submit(_)
-            | Happening::Unheard(_)
-            | Happening::Fall(..)
-            | Happening::PatienceOver(_)
-            | Happening::Start(_)
-            | Happening::Look
-            | Happening::Quiet => None,
-        }
+        let Happening::Tell(_, input) = self.heap.pop()?.0.happening else {
+            return None;
+        };
+        self.happenings += 1;
+        Some(*input)
     }
 
-    fn obey(&mut self, who: Who, command: Command) {
+    /// Does what a node says; `own` is the time by its clock.
+    fn obey(&mut self, who: Who, own: Timestamp, command: Command) {
         match command {
             Command::Enqueue { .. }
             | Command::Claim { .. }
@@ -358,10 +434,9 @@ impl Fleet {
             Command::CheckHealth(check) => {
                 self.reach("health check");
                 let at = self.now + self.chance.millis(5, 300);
-                let sickness =
-                    self.sickness(check.gate.destination().map(|name| name.as_str()), at);
+                let name = check.gate.destination().map(|name| name.as_str());
                 let checked = Input::Checked {
-                    ok: sickness.is_none(),
+                    ok: self.sickness(name, None, at).is_none(),
                     gate: check.gate,
                     token: check.token,
                 };
@@ -370,10 +445,12 @@ impl Fleet {
             Command::Cancel(lease) => self.cancel(who, lease),
             Command::Answer { ticket, reply } => self.answered(ticket, reply),
             Command::WakeAt(at) => {
+                let wait = at.since(own);
+                let now = self.now;
                 if let Some(process) = self.process(who) {
                     process.wake += 1;
                     let serial = process.wake;
-                    self.push(at.max(self.now), Happening::Wake(who, serial));
+                    self.push(now + wait, Happening::Wake(who, serial));
                 }
             }
             Command::Emit(event) => self.hear(&event),
@@ -383,20 +460,26 @@ impl Fleet {
 
     fn hear(&mut self, event: &Event) {
         let name = match event {
+            Event::AttemptEnded {
+                probe: true,
+                refunded_by: Some(_),
+                ..
+            } => "probe refunded",
             Event::AttemptEnded { refunded_by, .. } if refunded_by.is_some() => "refunded at once",
             Event::AttemptEnded { probe: true, .. } => "probe",
             Event::MassFailure(_) => "mass failure",
             Event::Pruned { .. } => "pruned",
             Event::StoreTroubled { .. } => "store troubled",
             Event::StoreRecovered => "store recovered",
-            Event::Drained { .. } => "drained",
+            Event::Drained { handed_back: 0 } => "drained",
+            Event::Drained { .. } => "drained and handed back",
             Event::StoreCorrupt { .. } => "store corrupt",
+            Event::StaleSettlement { .. } => "stale settlement heard of",
             // The history tells these, or nothing here can cause them.
             Event::AttemptEnded { .. }
             | Event::Accepted { .. }
             | Event::Committed { .. }
             | Event::Rejected { .. }
-            | Event::StaleSettlement { .. }
             | Event::LeaseLost { .. }
             | Event::GateChanged(_)
             | Event::Refunded { .. }
@@ -413,8 +496,12 @@ impl Fleet {
     /// Looks at everything; true if nothing is left to wait for.
     fn look(&mut self) -> bool {
         self.stores.look(self.now, &mut self.history);
-        let is_quiet = self.now >= self.plan.quiet_at;
-        let every = if is_quiet { LOOK_EVERY.1 } else { LOOK_EVERY.0 };
+        let is_quiet = !self.is_troubled();
+        let every = if is_quiet {
+            LOOK_EVERY.1
+        } else {
+            LOOK_EVERY.0.max((self.plan.quiet_at - BEGIN) / LOOKS_MAX)
+        };
         self.push(self.now + every, Happening::Look);
         let seen = self.history.records.last().map(|record| &record.what);
         match seen {

@@ -1,12 +1,19 @@
 //! What really happened in a run, in order: what the store did, whether or not its answer arrived,
 //! and what the witness saw who plays every handler. Checkers read nothing else.
 
+mod trace;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use waystation_core::gate::CircuitState;
-use waystation_core::message::{Epoch, Fence, MessageId, NodeId, Standing, State};
+use waystation_core::message::{
+    DeathReason, Epoch, Fence, MessageId, NodeId, Standing, State, WorkerName,
+};
 use waystation_core::name::{GateKey, Key, Lane};
 use waystation_core::time::Timestamp;
+
+pub use trace::Trace;
 
 /// Everything, in order.
 #[derive(Clone, Default, Debug)]
@@ -43,6 +50,14 @@ impl What {
                 Purpose::GraceOver => "leased after its grace",
             },
             Self::Extended { .. } => "extended",
+            Self::Settled {
+                death: Some(death), ..
+            } => match death {
+                DeathReason::AttemptsExhausted => "dead of attempts",
+                DeathReason::Refused => "dead of a refusal",
+                DeathReason::Poison => "dead of poison",
+                DeathReason::GaveUp => "given up",
+            },
             Self::Settled { state, .. } => match state {
                 State::Waiting => "settled as waiting",
                 State::Leased => "settled as leased",
@@ -55,6 +70,7 @@ impl What {
             Self::Conflicted { .. } => "conflict",
             Self::Expired { .. } => "expired while waiting",
             Self::Refunded { .. } => "refunded while waiting",
+            Self::PulledForward { .. } => "refund pulled forward",
             Self::Gate { to, .. } => match to {
                 CircuitState::Closed => "circuit closed",
                 CircuitState::Open => "circuit open",
@@ -67,6 +83,11 @@ impl What {
             Self::Started { .. } => "handler started",
             Self::Ended { .. } => "handler ended",
             Self::Seen { .. } => "seen",
+            Self::Operated { verb, .. } => verb.name(),
+            Self::Ordered { order, .. } => order.name(),
+            Self::Stepped { .. } => "clock stepped",
+            Self::Draining { .. } => "draining",
+            Self::Fault { name, .. } => name,
             Self::Quiet => "quiet",
             Self::Over { .. } => "over",
         }
@@ -106,6 +127,78 @@ pub enum Purpose {
     GraceOver,
 }
 
+/// What moved a circuit.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Mover {
+    /// The evidence of one transaction: these settlements.
+    Evidence(Vec<(MessageId, Fence)>),
+    /// A claim: a probe begins.
+    Claim,
+    /// A health check that was asked for by a claim.
+    Check,
+    /// Time.
+    Time,
+    /// A person.
+    Person,
+}
+
+/// What a person does to a message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verb {
+    /// Waiting ones are due now.
+    Retry,
+    /// Dead ones go round again.
+    Replay,
+    /// Stops it.
+    Cancel,
+    /// Holds it.
+    Park,
+    /// Ends the hold.
+    Unpark,
+    /// Changes it.
+    Edit,
+}
+
+impl Verb {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retried by a person",
+            Self::Replay => "replayed",
+            Self::Cancel => "cancelled by a person",
+            Self::Park => "parked by a person",
+            Self::Unpark => "unparked",
+            Self::Edit => "edited",
+        }
+    }
+}
+
+/// What a person does to a gate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Order {
+    /// Held open.
+    ForceOpen,
+    /// Moved by nothing.
+    Disable,
+    /// Automatic again.
+    Reset,
+    /// Nothing starts until then.
+    Pause(Timestamp),
+    /// The pause is over.
+    Resume,
+}
+
+impl Order {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::ForceOpen => "forced open",
+            Self::Disable => "circuit disabled",
+            Self::Reset => "circuit reset",
+            Self::Pause(_) => "paused",
+            Self::Resume => "resumed",
+        }
+    }
+}
+
 /// What can happen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum What {
@@ -121,6 +214,10 @@ pub enum What {
         due_at: Timestamp,
         /// When it expires.
         expires_at: Option<Timestamp>,
+        /// The producer's number for it; none for what an end caused.
+        order: Option<usize>,
+        /// Whose end caused it, if one did.
+        cause: Option<MessageId>,
     },
     /// A producer was told that a message is accepted.
     Acked {
@@ -133,10 +230,20 @@ pub enum What {
     Leased {
         /// By what right.
         run: Run,
-        /// To whom.
+        /// Who asked the store for it.
         node: NodeId,
+        /// Whose handler runs it: the node's own worker, or one outside.
+        worker: WorkerName,
+        /// Store time of the claim.
+        begun: Timestamp,
+        /// For how long.
+        length: Duration,
         /// Until when.
         until: Timestamp,
+        /// Whether the lease ends with the node.
+        tied: bool,
+        /// Whether the node was told; otherwise the answer was lost.
+        told: bool,
         /// What for.
         purpose: Purpose,
         /// The circuits it probes.
@@ -150,6 +257,8 @@ pub enum What {
         id: MessageId,
         /// By what right.
         fence: Fence,
+        /// How much longer, from now.
+        length: Duration,
         /// Until when.
         until: Timestamp,
     },
@@ -159,8 +268,22 @@ pub enum What {
         id: MessageId,
         /// By what right.
         fence: Fence,
+        /// The outcome's word; none if no attempt ended.
+        outcome: Option<&'static str>,
         /// Where the message stands now.
         state: State,
+        /// When it was asked for, by the asker's clock.
+        asked_at: Timestamp,
+        /// Not before, if it waits.
+        due_at: Option<Timestamp>,
+        /// What it died of; also if its lane's budget of deaths was used up, so that it is held.
+        death: Option<DeathReason>,
+        /// The circuit whose outage gives the attempt back.
+        refunded_by: Option<GateKey>,
+        /// Whether its end is to set off a message.
+        follow_up: bool,
+        /// Its strikes now, and how many of the latest in a row it got alone.
+        strikes: (u32, u32),
         /// Whether the attempt counts.
         counted: bool,
         /// Whether the rules against livelock may have made it count: it was refunded in three
@@ -193,6 +316,13 @@ pub enum What {
         /// How many.
         failures: u32,
     },
+    /// A message became due earlier, for a failure of it was given back.
+    PulledForward {
+        /// Whose.
+        id: MessageId,
+        /// Not before, from now on.
+        due_at: Timestamp,
+    },
     /// A circuit changed.
     Gate {
         /// Whose.
@@ -203,11 +333,62 @@ pub enum What {
         to: CircuitState,
         /// The epoch after.
         epoch: Epoch,
+        /// What moved it.
+        by: Mover,
+    },
+    /// A person did something to a message.
+    Operated {
+        /// Whose.
+        id: MessageId,
+        /// What.
+        verb: Verb,
+        /// Its lane from now on.
+        lane: Lane,
+        /// The fence from now on.
+        fence: Fence,
+        /// Where it stands now.
+        state: State,
+        /// Not before, from now on.
+        due_at: Timestamp,
+    },
+    /// A person did something to a gate.
+    Ordered {
+        /// Whose.
+        gate: GateKey,
+        /// What.
+        order: Order,
     },
     /// A node joined.
     Joined {
         /// Who.
         node: NodeId,
+        /// On which machine.
+        machine: usize,
+        /// By how many microseconds its clock is ahead of the truth.
+        lead: i64,
+    },
+    /// A machine's wall clock was set.
+    Stepped {
+        /// Which machine's.
+        machine: usize,
+        /// By how many microseconds it is ahead of the truth now.
+        lead: i64,
+    },
+    /// A node was asked to stop.
+    Draining {
+        /// Who.
+        node: NodeId,
+        /// How long it may take.
+        patience: Duration,
+    },
+    /// Something goes wrong.
+    Fault {
+        /// What.
+        name: &'static str,
+        /// Where: a machine's or a destination's place.
+        place: usize,
+        /// Until when.
+        until: Timestamp,
     },
     /// A node is gone.
     Gone {
@@ -215,6 +396,8 @@ pub enum What {
         node: NodeId,
         /// Whether the store knows, so that its leases are lost at once.
         noticed: bool,
+        /// Whether it was drained, and not killed.
+        drained: bool,
     },
     /// A handler begins.
     Started {
@@ -229,6 +412,8 @@ pub enum What {
         run: Run,
         /// The outcome's word.
         outcome: &'static str,
+        /// For how long its destination asked for silence.
+        silence: Option<Duration>,
         /// Whether it failed in a way that speaks against a circuit.
         against: Vec<GateKey>,
     },
@@ -261,6 +446,8 @@ pub struct Row {
     pub key: Option<Key>,
     /// Where it stands.
     pub state: State,
+    /// In which generation.
+    pub generation: u32,
     /// How it stands while it waits.
     pub standing: Standing,
     /// When it is due.

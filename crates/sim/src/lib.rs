@@ -5,13 +5,18 @@
 //! written down in a [`history::History`], and each promise has a checker in [`check`] that reads
 //! nothing else.
 //!
-//! Reading order: [`Scenario`] and plan, workload, stores, fleet, [`history`], [`check`].
+//! Reading order: [`Scenario`] and plan, policies, workload, stores, fleet, [`history`], [`check`],
+//! [`minimise`]. `docs/operating/simulator.md` says how to replay a seed.
 
 mod chance;
 pub mod check;
 mod fleet;
 pub mod history;
+mod minimise;
 mod plan;
+mod planted;
+mod policies;
+mod scenario;
 mod stores;
 mod workload;
 
@@ -26,8 +31,10 @@ use fleet::Fleet;
 use history::{History, What};
 use plan::{BEGIN, Plan};
 
-pub use plan::Faults;
-pub use plan::Scenario;
+pub use minimise::minimise;
+pub use scenario::Faults;
+pub use scenario::Scenario;
+pub use scenario::ScenarioError;
 
 /// What came of one run.
 #[derive(Clone, Debug)]
@@ -40,6 +47,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// A number that two runs share only if the same happened in both.
     pub trace: u64,
+    /// The most messages that could be handed over, those left out included.
+    pub orders: u32,
     /// How many happenings there were.
     pub happenings: u64,
     /// How much virtual time passed.
@@ -81,6 +90,7 @@ impl fmt::Display for Report {
 pub fn run(seed: u64, scenario: &Scenario) -> Report {
     let plan = Plan::draw(seed, scenario);
     let summary = plan.summary();
+    let orders = plan.drawn;
     let mut fleet = Fleet::new(seed, plan);
     fleet.run();
     let mut violations = check::all(&fleet.history);
@@ -108,6 +118,7 @@ pub fn run(seed: u64, scenario: &Scenario) -> Report {
         plan: summary,
         violations,
         trace: history.trace(),
+        orders,
         happenings: fleet.happenings,
         lasted: last - BEGIN,
         accepted: counts.accepted,

@@ -1,27 +1,33 @@
 //! The store as the nodes see it: the model, its answers on virtual time, and what is written down
 //! of what it really did.
 
-use std::collections::BTreeMap;
+mod notes;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use waystation_core::exchange::{
-    ClaimRequest, ClaimWhat, Claimed, Delivery, EnqueueAnswer, EnqueueRequest, Extended, Healed,
-    Lease, SettleAnswer, SettleRequest, Settled, Trouble,
-};
-use waystation_core::gate::GateChange;
-use waystation_core::message::{Fence, MessageId, NodeId, OUTAGES_MAX, Record, State};
+use waystation_core::exchange::Trouble;
+use waystation_core::flaw::Flaws;
+use waystation_core::gate::GateOrder;
+use waystation_core::message::{Fence, MessageId, NodeId};
 use waystation_core::name::{GateKey, Lane};
 use waystation_core::node::{Command, Input};
 use waystation_core::outcome::{Finding, Outcome, Verdict};
 use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
 use waystation_store::memory::Memory;
-use waystation_store::{AdminStore, Filter, MessageRow, MessageStore, PAGE_MAX, StoreError};
+use waystation_store::{
+    AdminStore, Filter, MessageRow, MessageStore, Operated, Operation, PAGE_MAX, StoreError,
+};
 
-use crate::history::{Attempt, Counts, History, Purpose, Row, Run, What};
+use crate::history::{Attempt, Counts, History, Mover, Order, Row, Run, Verb, What};
+use crate::planted::Planted;
+
+pub(crate) use notes::run_of;
 
 /// Takes the value of a future of the model, which is there at the first poll.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
@@ -35,27 +41,47 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-fn done<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn done<T>(future: impl Future<Output = T>) -> T {
     now(future).expect("the model answers at once")
+}
+
+/// Where notes go: the history, and when it is.
+pub(crate) struct Notes<'a> {
+    pub(crate) at: Timestamp,
+    pub(crate) history: &'a mut History,
+    /// Whether whoever asked will be told the answer.
+    pub(crate) told: bool,
+}
+
+impl Notes<'_> {
+    fn note(&mut self, what: What) {
+        self.history.push(self.at, what);
+    }
 }
 
 /// The model store with its ledger of deeds.
 #[derive(Debug)]
 pub(crate) struct Stores {
     memory: Memory,
-    policies: Arc<Policies>,
-    /// Where every stored message stands, as the answers tell.
-    pub(crate) states: BTreeMap<MessageId, State>,
+    policies: Vec<Arc<Policies>>,
+    /// What is wrong with the product, if that is to be found.
+    pub(crate) planted: Planted,
+    /// Every message that was ever stored.
+    known: BTreeSet<MessageId>,
+    /// When each that was retried is due, as it was settled.
+    due: BTreeMap<MessageId, Timestamp>,
     /// The findings of handlers, for what their settlements speak against.
     against: BTreeMap<(MessageId, Fence), Vec<GateKey>>,
 }
 
 impl Stores {
-    pub(crate) fn new(policies: Arc<Policies>) -> Self {
+    pub(crate) fn new(policies: Vec<Arc<Policies>>, flaws: Flaws) -> Self {
         Self {
-            memory: Memory::new(),
+            memory: Memory::with_flaws(flaws),
+            planted: Planted::new(flaws),
             policies,
-            states: BTreeMap::new(),
+            known: BTreeSet::new(),
+            due: BTreeMap::new(),
             against: BTreeMap::new(),
         }
     }
@@ -76,33 +102,54 @@ impl Stores {
         self.against.insert((run.id, run.fence), against);
     }
 
-    /// Carries out one question of a node and writes down what it did. None if the command is no
-    /// question to the store.
+    /// Carries out one question of a node, by whose clock it is `now`, and writes down what it did.
+    /// None if the command is no question to the store.
     pub(crate) fn carry_out(
         &mut self,
         handle: &Memory,
         command: Command,
-        (at, history): (Timestamp, &mut History),
+        now: Timestamp,
+        notes: &mut Notes<'_>,
+    ) -> Option<Input> {
+        if let Some(answer) = self.planted.uncommitted(handle, &command) {
+            return Some(answer);
+        }
+        let command = self.planted.by_node(handle, command);
+        self.ask(handle, command, now, notes)
+    }
+
+    /// Gives what a node makes of an uncertain answer: nothing, unless it has the flaw to believe it.
+    pub(crate) fn believed(&self, command: &Command) -> Option<Input> {
+        self.planted.believed(&self.memory, command)
+    }
+
+    fn ask(
+        &mut self,
+        handle: &Memory,
+        command: Command,
+        now: Timestamp,
+        notes: &mut Notes<'_>,
     ) -> Option<Input> {
         match command {
             Command::Enqueue { ticket, request } => {
-                let answer = done(handle.enqueue(request.clone())).map_err(trouble);
+                let asked = self.planted.enqueue(request.clone());
+                let answer = done(handle.enqueue(asked)).map_err(trouble);
                 if let Ok(answer) = &answer {
-                    self.note_enqueued(&request, answer, (at, history));
+                    self.note_enqueued(&request, answer, notes);
                 }
                 Some(Input::Enqueued { ticket, answer })
             }
             Command::Claim { ticket, request } => {
-                let answer = done(handle.claim(request.clone())).map_err(trouble);
+                let answer = self.planted.claim(handle, request.clone()).map_err(trouble);
                 if let Ok(claimed) = &answer {
-                    self.note_claimed(&request, claimed, (at, history));
+                    self.note_claimed(&request, claimed, notes);
                 }
                 Some(Input::Claimed { ticket, answer })
             }
             Command::Settle { ticket, request } => {
-                let answer = done(handle.settle(request.clone())).map_err(trouble);
+                let answer = self.planted.settle(handle, &request).map_err(trouble);
                 if let Ok(answer) = &answer {
-                    self.note_settled(&request, answer, (at, history));
+                    self.note_settled(&request, answer, notes);
                 }
                 Some(Input::Settled { ticket, answer })
             }
@@ -111,23 +158,27 @@ impl Stores {
                 leases,
                 until,
             } => {
-                let answer = done(handle.extend(leases.clone(), until, at)).map_err(trouble);
+                let length = until.since(now);
+                let answer = self
+                    .planted
+                    .extend(handle, leases.clone(), until, now)
+                    .map_err(trouble);
                 if let Ok(answers) = &answer {
-                    note_extended(&leases, answers, (at, history));
+                    notes::note_extended(&leases, length, answers, notes);
                 }
                 Some(Input::Extended { ticket, answer })
             }
             Command::Heal { ticket, request } => {
                 let answer = done(handle.heal(request)).map_err(trouble);
                 if let Ok(healed) = &answer {
-                    self.note_healed(healed, (at, history));
+                    self.note_healed(healed, notes);
                 }
                 Some(Input::Healed { ticket, answer })
             }
             Command::ReportProbe { ticket, report } => {
                 let answer = done(handle.report_probe(report)).map_err(trouble);
                 if let Ok(changes) = &answer {
-                    note_changes(changes, (at, history));
+                    notes::note_changes(changes, &Mover::Check, notes);
                 }
                 Some(Input::ProbeReported { ticket, answer })
             }
@@ -145,149 +196,62 @@ impl Stores {
         }
     }
 
-    fn note_enqueued(
-        &mut self,
-        request: &EnqueueRequest,
-        answer: &EnqueueAnswer,
-        (at, history): (Timestamp, &mut History),
-    ) {
-        let EnqueueAnswer::Stored(stored) = answer else {
-            return;
-        };
-        for (draft, one) in request.drafts.iter().zip(stored) {
-            if !one.duplicate {
-                self.states.insert(one.id, State::Waiting);
-                let stored = What::Stored {
-                    id: one.id,
-                    lane: draft.lane.clone(),
-                    key: draft.key.clone(),
-                    due_at: one.due_at,
-                    expires_at: draft.expires_at,
-                };
-                history.push(at, stored);
+    /// Carries out what a person does to a message; true if it was legal.
+    pub(crate) fn operate(
+        &self,
+        id: MessageId,
+        (verb, operation): (Verb, Operation),
+        now: Timestamp,
+        notes: &mut Notes<'_>,
+    ) -> bool {
+        let policies = Arc::clone(&self.policies[0]);
+        match done(self.memory.operate(id, operation, policies, now)) {
+            Ok(Operated::Done(row)) => {
+                notes.note(What::Operated {
+                    id,
+                    verb,
+                    lane: row.message.lane.clone(),
+                    fence: row.record.fence,
+                    state: row.record.state,
+                    due_at: row.record.due_at,
+                });
+                true
             }
-            if let Some(delivery) = &one.delivery {
-                self.note_leased(request.node, Purpose::Run, delivery, (at, history));
-            }
+            Ok(Operated::Illegal(_) | Operated::Stale(_) | Operated::Unknown) | Err(_) => false,
         }
     }
 
-    fn note_claimed(
-        &mut self,
-        request: &ClaimRequest,
-        claimed: &Claimed,
-        (at, history): (Timestamp, &mut History),
+    /// Carries out what a person does to a gate.
+    pub(crate) fn order(
+        &self,
+        gate: &GateKey,
+        order: Order,
+        now: Timestamp,
+        notes: &mut Notes<'_>,
     ) {
-        let purpose = match request.what {
-            ClaimWhat::Due { .. } => Purpose::Run,
-            ClaimWhat::Lost => Purpose::Lost,
-            ClaimWhat::GraceOver => Purpose::GraceOver,
+        let policies = Arc::clone(&self.policies[0]);
+        let asked = match order {
+            Order::ForceOpen => GateOrder::ForceOpen,
+            Order::Disable => GateOrder::Disable,
+            Order::Reset => GateOrder::Reset,
+            Order::Pause(until) => GateOrder::Pause(until),
+            Order::Resume => GateOrder::Resume,
         };
-        note_changes(&claimed.changes, (at, history));
-        self.note_expired(&claimed.expired, (at, history));
-        for delivery in &claimed.deliveries {
-            self.note_leased(request.node, purpose, delivery, (at, history));
-        }
-        if !claimed.expired.is_empty() {
-            self.note_new(at, history);
-        }
-    }
-
-    fn note_leased(
-        &mut self,
-        node: NodeId,
-        purpose: Purpose,
-        delivery: &Delivery,
-        (at, history): (Timestamp, &mut History),
-    ) {
-        self.states.insert(delivery.message.id, State::Leased);
-        let leased = What::Leased {
-            run: run_of(delivery.message.id, &delivery.record),
-            node,
-            until: delivery.lease_until,
-            purpose,
-            probes: delivery.probes.iter().map(|(key, _)| key.clone()).collect(),
-            standing: delivery.record.standing,
-        };
-        history.push(at, leased);
-    }
-
-    fn note_settled(
-        &mut self,
-        request: &SettleRequest,
-        answer: &SettleAnswer,
-        (at, history): (Timestamp, &mut History),
-    ) {
-        for (settlement, settled) in request.settlements.iter().zip(&answer.settled) {
-            let Lease { id, fence } = settlement.lease;
-            let what = match settled {
-                Settled::Applied { state } => {
-                    self.states.insert(id, *state);
-                    let outages = &settlement.decision.ledger.outages;
-                    What::Settled {
-                        id,
-                        fence,
-                        state: *state,
-                        counted: settlement.decision.counted,
-                        ill: outages.len() >= OUTAGES_MAX
-                            || outages.iter().any(|outage| outage.refunds == 0),
-                        against: self.against.remove(&(id, fence)).unwrap_or_default(),
-                    }
-                }
-                Settled::Stale => What::Ignored { id, fence },
-                Settled::Conflict { .. } => What::Conflicted { id },
-            };
-            history.push(at, what);
-        }
-        note_changes(&answer.changes, (at, history));
-        if answer.follow_ups > 0 {
-            self.note_new(at, history);
+        if let Ok(Some(change)) = done(self.memory.order(gate.clone(), asked, policies, now)) {
+            notes.note(What::Ordered {
+                gate: gate.clone(),
+                order,
+            });
+            notes::note_changes(&[change], &Mover::Person, notes);
         }
     }
 
-    fn note_healed(&mut self, healed: &Healed, (at, history): (Timestamp, &mut History)) {
-        self.note_expired(&healed.expired, (at, history));
-        for (gate, failures) in &healed.refunded {
-            let (gate, failures) = (gate.clone(), *failures);
-            history.push(at, What::Refunded { gate, failures });
-        }
-        note_changes(&healed.changes, (at, history));
-        if !healed.expired.is_empty() {
-            self.note_new(at, history);
-        }
-    }
-
-    fn note_expired(&mut self, expired: &[MessageId], (at, history): (Timestamp, &mut History)) {
-        for id in expired {
-            self.states.insert(*id, State::Cancelled);
-            history.push(at, What::Expired { id: *id });
-        }
-    }
-
-    /// Finds messages that an end caused: nobody asked for them by a draft.
-    fn note_new(&mut self, at: Timestamp, history: &mut History) {
-        for row in self.rows(at) {
-            if self.states.contains_key(&row.message.id) {
-                continue;
-            }
-            self.states.insert(row.message.id, State::Waiting);
-            let stored = What::Stored {
-                id: row.message.id,
-                lane: row.message.lane.clone(),
-                key: row.message.key.clone(),
-                due_at: row.record.due_at,
-                expires_at: row.message.expires_at,
-            };
-            history.push(at, stored);
-        }
-    }
-
-    fn rows(&self, at: Timestamp) -> Vec<MessageRow> {
+    /// Gives all messages, in the order of acceptance. Looking moves no clock.
+    pub(crate) fn rows(&self) -> Vec<MessageRow> {
         let mut rows = Vec::new();
         let mut cursor = None;
         loop {
-            let page = done(self.memory.list(Filter::default(), cursor, PAGE_MAX, at))
-                .expect("the model is always there");
+            let page = self.page(cursor);
             rows.extend(page.items);
             cursor = page.next;
             if cursor.is_none() {
@@ -298,11 +262,20 @@ impl Stores {
         rows
     }
 
+    fn page(&self, cursor: Option<MessageId>) -> waystation_store::Page {
+        done(
+            self.memory
+                .list(Filter::default(), cursor, PAGE_MAX, Timestamp::EPOCH),
+        )
+        .expect("the model is always there")
+    }
+
     /// Looks at everything.
     pub(crate) fn look(&self, at: Timestamp, history: &mut History) {
-        let rows = self.rows(at).iter().map(|row| self.row(row)).collect();
+        let rows = self.rows().iter().map(|row| self.row(row)).collect();
         let mut counts = Counts::default();
-        for queue in done(self.memory.queues(at)).expect("the model is always there") {
+        let queues = done(self.memory.queues(Timestamp::EPOCH));
+        for queue in queues.expect("the model is always there") {
             let of = queue.counts;
             counts.accepted += of.accepted;
             counts.pruned += of.pruned;
@@ -322,12 +295,16 @@ impl Stores {
     }
 
     fn row(&self, row: &MessageRow) -> Row {
-        let kind = self.policies.kind(row.message.lane.kind());
+        let most = |policies: &Arc<Policies>| {
+            let kind = policies.kind(row.message.lane.kind());
+            kind.attempts_max(row.message.max_attempts)
+        };
         Row {
             id: row.message.id,
             lane: row.message.lane.clone(),
             key: row.message.key.clone(),
             state: row.record.state,
+            generation: row.record.ledger.generation,
             standing: row.record.standing,
             due_at: row.record.due_at,
             lease_until: row.lease.as_ref().map(|(_, until)| *until),
@@ -335,7 +312,7 @@ impl Stores {
             attempts: row.record.ledger.attempts,
             counted: row.record.ledger.counted,
             refunded: row.record.ledger.refunded,
-            counted_max: kind.attempts_max(row.message.max_attempts),
+            counted_max: self.policies.iter().map(most).max().unwrap_or(0),
         }
     }
 
@@ -343,7 +320,7 @@ impl Stores {
     pub(crate) fn close(&self, orders: usize, (at, history): (Timestamp, &mut History)) {
         self.look(at, history);
         let mut attempts = Vec::new();
-        for row in self.rows(at) {
+        for row in self.rows() {
             let id = row.message.id;
             let told = done(self.memory.attempts(id)).expect("the model is always there");
             attempts.extend(told.unwrap_or_default().into_iter().map(|row| Attempt {
@@ -351,20 +328,22 @@ impl Stores {
                 generation: row.generation,
                 attempt: row.end.attempt,
                 outcome: row.end.outcome,
-                is_explained: row.end.failure.is_some() || row.end.cause.is_some(),
+                // Whoever asked to be held was let go by a person.
+                is_explained: row.end.failure.is_some()
+                    || row.end.cause.is_some()
+                    || row.end.outcome == "parked",
             }));
         }
         history.push(at, What::Over { orders, attempts });
     }
 }
 
-/// Names the right that a delivery gives.
-pub(crate) fn run_of(id: MessageId, record: &Record) -> Run {
-    Run {
-        id,
-        fence: record.fence,
-        generation: record.ledger.generation,
-        attempt: record.ledger.attempts,
+/// For how long an outcome asks for silence.
+pub(crate) const fn silence(outcome: &Outcome) -> Option<Duration> {
+    if let Outcome::Throttled { retry_after, .. } = outcome {
+        *retry_after
+    } else {
+        None
     }
 }
 
@@ -385,27 +364,6 @@ pub(crate) fn against(lane: &Lane, outcome: &Outcome, finding: Finding) -> Vec<G
         .into_iter()
         .filter(|(_, verdict)| *verdict == Verdict::Failure);
     fails.map(|(gate, _)| gate).collect()
-}
-
-fn note_changes(changes: &[GateChange], (at, history): (Timestamp, &mut History)) {
-    for change in changes {
-        let gate = What::Gate {
-            gate: change.key.clone(),
-            from: change.from,
-            to: change.to,
-            epoch: change.epoch,
-        };
-        history.push(at, gate);
-    }
-}
-
-fn note_extended(leases: &[Lease], answers: &[Extended], (at, history): (Timestamp, &mut History)) {
-    for (lease, answer) in leases.iter().zip(answers) {
-        if let Extended::Until(until) = answer {
-            let (id, fence, until) = (lease.id, lease.fence, *until);
-            history.push(at, What::Extended { id, fence, until });
-        }
-    }
 }
 
 fn trouble(error: StoreError) -> Trouble {

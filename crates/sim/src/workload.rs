@@ -12,6 +12,9 @@ use waystation_core::time::Timestamp;
 use crate::chance::Chance;
 use crate::plan::{ATTEMPT_TIMEOUT, BEGIN, KINDS, Plan, QUEUES, REMOTE, Sickness};
 
+/// So many messages share their ordering keys, that one dead head does not hold up a whole long run.
+const KEYS_EVERY: u32 = 60;
+
 /// What a message does to whoever handles it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Body {
@@ -38,6 +41,7 @@ pub(crate) enum Body {
 /// One message to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
+    pub(crate) number: u32,
     pub(crate) at: Timestamp,
     pub(crate) draft: Draft,
     pub(crate) body: Body,
@@ -45,9 +49,9 @@ pub(crate) struct Order {
 
 /// Draws all messages of a run.
 pub(crate) fn draw(seed: u64, plan: &Plan) -> Vec<Order> {
-    let mut chance = Chance::new(seed, 2);
-    (0..plan.messages)
-        .map(|number| order(number, plan, &mut chance))
+    let numbers = plan.messages.iter().copied();
+    numbers
+        .map(|number| order(number, plan, &mut Chance::of(seed, 2, number.into())))
         .collect()
 }
 
@@ -57,16 +61,17 @@ fn order(number: u32, plan: &Plan, chance: &mut Chance) -> Order {
     let queue = QUEUES[usize::from(chance.happens(30))];
     let key = chance
         .happens(40)
-        .then(|| Key::new(format!("key-{}", chance.below(5))).expect("a key"));
+        .then(|| format!("key-{}-{}", number / KEYS_EVERY, chance.below(5)))
+        .map(|key| Key::new(key).expect("a key"));
     let trouble_ms = u64::try_from((plan.quiet_at - BEGIN).as_millis()).unwrap_or(u64::MAX);
-    // Half come at once, so that there is a backlog, the others one by one.
-    let at = if chance.happens(50) {
+    // Some come at once, so that there is a backlog, the others one by one.
+    let at = if chance.happens(plan.at_once) {
         BEGIN + chance.millis(0, 500)
     } else {
         BEGIN + chance.millis(0, trouble_ms)
     };
     let draft = Draft {
-        lane: plan.policies.lane(
+        lane: plan.configs[0].policies.lane(
             Queue::new(queue).expect("a name"),
             Kind::new(kind).expect("a name"),
             None,
@@ -93,10 +98,21 @@ fn order(number: u32, plan: &Plan, chance: &mut Chance) -> Order {
     if plan.cursed == Some(place) {
         body = Body::Fails;
     } else if body == Body::Crashes && kind == REMOTE {
-        // What is handled elsewhere takes no process of ours down, and so gets no strike for it.
+        // What an endpoint handles takes no process of ours down, and so gets no strike for it.
         body = Body::Well;
     }
-    Order { at, draft, body }
+    Order {
+        number,
+        at,
+        draft,
+        body,
+    }
+}
+
+/// Gives the number of the order that a payload was made for; what an end causes has none.
+pub(crate) fn number_in(payload: &Payload) -> Option<usize> {
+    let bytes = <[u8; 4]>::try_from(&payload.bytes[..]).ok()?;
+    usize::try_from(u32::from_be_bytes(bytes)).ok()
 }
 
 fn digest(number: u32) -> [u8; 32] {
@@ -157,6 +173,11 @@ pub(crate) fn act(
             let failure = Failure::new("http_500", "internal error").with_status(500);
             return told(took, Outcome::Failed(failure), Finding::OPERATION);
         }
+        Some(Sickness::Gateway) => {
+            let status = if chance.happens(50) { 502 } else { 504 };
+            let failure = Failure::new("http_5xx", "bad gateway").with_status(status);
+            return told(took, Outcome::Failed(failure), Finding::BOTH);
+        }
         Some(Sickness::Hangs) => return told(ATTEMPT_TIMEOUT, timed_out, Finding::BOTH),
         Some(Sickness::Throttles(retry_after)) => {
             let failure = Failure::new("http_429", "slow down").with_status(429);
@@ -166,7 +187,8 @@ pub(crate) fn act(
             };
             return told(took, outcome, Finding::ANSWERED);
         }
-        None => {}
+        // Whoever calls has seen to what is beyond its capacity.
+        Some(Sickness::Recovers) | None => {}
     }
     let failed = |code: &str| Outcome::Failed(Failure::new(code, "it says no"));
     match body {

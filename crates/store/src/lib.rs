@@ -112,7 +112,9 @@ pub trait MessageStore: Send + Sync + fmt::Debug {
     /// expired) the next claim gives.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, StoreError>;
 
-    /// Makes leases end at `until`, if the fence is still theirs. One answer a lease, in order.
+    /// Makes leases last from store time on as long as it is from `now` to `until` by the asker's clock,
+    /// if the fence is still theirs: a clock that is behind shortens no lease. One answer a lease, in
+    /// order.
     async fn extend(
         &self,
         leases: Vec<Lease>,

@@ -148,6 +148,14 @@ const DOORS: &[Door] = &[
         scope: &["crates/"],
         instead: "return the value or the error; `main.rs` and `cli/` print and exit",
     },
+    Door {
+        what: "planting flaws",
+        // They are planted in what decides and what keeps, by whoever drives the two in a test.
+        places: &[],
+        words: &["flaw::", "Flaws", "with_flaws"],
+        scope: &["crates/waystation/", "crates/server/", "crates/transport/"],
+        instead: "nothing that runs in production can have one: set it in the simulator or a suite",
+    },
 ];
 
 /// How many `#[expect(clippy::disallowed_…)]` a door may have: one for each thing it is the door of.
@@ -391,6 +399,20 @@ mod tests {
                 "/// Never calls println!(\"a\").\nfn f() {}",
                 0,
             ),
+        ] {
+            assert_findings(words, &[(path, text)], expected);
+        }
+    }
+
+    #[test]
+    fn a_flaw_in_production_is_found() {
+        let import = "use waystation_core::flaw::Flaws;";
+        let opened = "fn f() { Memory::with_flaws(x); }";
+        for (path, text, expected) in [
+            ("crates/waystation/src/a.rs", import, 2),
+            ("crates/server/src/config/a.rs", opened, 1),
+            ("crates/sim/src/a.rs", opened, 0),
+            ("crates/waystation/tests/it/a.rs", opened, 0),
         ] {
             assert_findings(words, &[(path, text)], expected);
         }

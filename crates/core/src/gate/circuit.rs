@@ -14,6 +14,7 @@ use super::evidence::Call;
 use super::ramp::Climb;
 use super::{CircuitState, Gate, GateChange, GateOrder, Mode, ProbeResult, RefundDue};
 use crate::exchange::{Evidence, ProbeToken};
+use crate::flaw::{Flaw, Flaws};
 use crate::message::Epoch;
 use crate::name::GateKey;
 use crate::outcome::Verdict;
@@ -72,6 +73,9 @@ pub(super) struct Folding<'a> {
     pub(super) now: Timestamp,
     pub(super) roll: Roll,
     pub(super) population: &'a dyn super::Population,
+    /// Whether the attempt failed, though it may say nothing of this gate.
+    pub(super) failed: bool,
+    pub(super) flaws: Flaws,
 }
 
 /// `open_for`, give or take a tenth.
@@ -225,7 +229,14 @@ impl Gate {
                 (change, ProbeResult::Failed)
             }
             Verdict::Nothing => {
-                let probe_at = self.clock.ahead(now).unwrap_or(now);
+                // Repeated at once only if nothing failed: what fails of another cause would go round
+                // without a pause, for behind a gate that is shut it is due at once.
+                let wait = if cx.failed {
+                    jittered(cx.circuit.open_for, cx.roll)
+                } else {
+                    Duration::ZERO
+                };
+                let probe_at = self.clock.ahead(now).unwrap_or(now + wait);
                 let why = "the probe proved nothing".to_owned();
                 let change = self.turn(Circuit::Open { probe_at }, why, now);
                 (change, ProbeResult::Undecided)
@@ -266,7 +277,8 @@ impl Gate {
             folded.change = Some(self.probed(evidence.verdict, cx));
         } else if !self.is_down() && evidence.verdict != Verdict::Nothing {
             self.bear(cx.now);
-            if evidence.verdict == Verdict::Failure {
+            let slows = !cx.flaws.has(Flaw::RampNeverHalves);
+            if evidence.verdict == Verdict::Failure && slows {
                 self.suffer(cx.circuit.ramp, cx.now);
             }
             folded.change = self.fold_call(evidence, cx);

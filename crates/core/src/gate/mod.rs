@@ -34,6 +34,7 @@ use self::evidence::Tally;
 use self::ramp::{Climb, Traffic};
 use self::strain::Strain;
 use crate::exchange::ProbeToken;
+use crate::flaw::Flaws;
 use crate::message::Epoch;
 use crate::name::GateKey;
 use crate::policy::{GatePolicy, Policies};
@@ -377,6 +378,8 @@ pub struct GateSet {
     gates: BTreeMap<GateKey, Gate>,
     changed: BTreeSet<GateKey>,
     throttled_long: Vec<GateKey>,
+    /// None but in suites that show that it would be found.
+    flaws: Flaws,
 }
 
 /// How long a probe may take before another may be sent.

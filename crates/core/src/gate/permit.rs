@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::bucket::Bucket;
 use super::circuit::Asked;
 use super::{Gate, GateSet, Permit};
+use crate::flaw::Flaw;
 use crate::name::{GateKey, Lane};
 use crate::policy::{Policies, Rate};
 use crate::time::Timestamp;
@@ -172,7 +173,7 @@ impl GateSet {
     ) -> Permit {
         let destination_key = lane.destination_gate();
         let destination = self.gates.get(&destination_key);
-        let asked = destination.map_or(Asked::Passes, |gate| gate.asked(now));
+        let asked = self.asked(destination, now);
         let silent = destination.and_then(|gate| gate.silent_until(now));
         if let Asked::Probe(at) = asked
             && at <= now
@@ -194,11 +195,15 @@ impl GateSet {
         answer.add(room(&queue_key, queue, policies, leased, now), &queue_key);
         let at_destination = room(&destination_key, destination, policies, leased, now);
         answer.add(at_destination, &destination_key);
+        let asked = match lane.operation_gate() {
+            Some(key) if self.probes_alone(&key) => Asked::Passes,
+            Some(_) | None => asked,
+        };
         let is_down = ask(asked, &destination_key, now, &mut answer, &mut probes);
         if let Some(key) = lane.operation_gate() {
             let operation = self.gates.get(&key);
             answer.add(room(&key, operation, policies, leased, now), &key);
-            let asked = operation.map_or(Asked::Passes, |gate| gate.asked(now));
+            let asked = self.asked(operation, now);
             // The destination's probe counts for both, so it waits for no open_for but its own.
             let asked = match asked {
                 Asked::Probe(_) if is_down => Asked::Probe(now),
@@ -218,6 +223,24 @@ impl GateSet {
                 check: false,
             },
         }
+    }
+
+    /// What a circuit says to a start now; one without a row is closed.
+    pub(super) fn asked(&self, gate: Option<&Gate>, now: Timestamp) -> Asked {
+        let asked = gate.map_or(Asked::Passes, |gate| gate.asked(now));
+        if self.flaws.has(Flaw::OpenLetsThrough) {
+            return Asked::Passes;
+        }
+        if self.flaws.has(Flaw::TwoProbes) && matches!(asked, Asked::Probing(_)) {
+            return Asked::Probe(now);
+        }
+        asked
+    }
+
+    /// Whether an operation that is down does not ask for its destination: never.
+    fn probes_alone(&self, operation: &GateKey) -> bool {
+        self.flaws.has(Flaw::ProbePerOperation)
+            && self.gates.get(operation).is_some_and(Gate::is_down)
     }
 
     /// Writes down that `count` deliveries of a lane start now: spends rate and ramp. Makes rows for

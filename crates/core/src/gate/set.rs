@@ -3,7 +3,7 @@
 //! A destination opens when its operations say so, its probe speaks for both, and once it climbs,
 //! its operations probe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::circuit::{Asked, Circuit, Folding};
 use super::permit::ramp_of;
@@ -11,7 +11,8 @@ use super::{
     CircuitState, FoldContext, Gate, GateChange, GateOrder, GateSet, GateView, Mode, RefundDue,
 };
 use crate::exchange::{Evidence, ProbeReport, ProbeToken};
-use crate::message::Epoch;
+use crate::flaw::{Flaw, Flaws};
+use crate::message::{Epoch, MessageId};
 use crate::name::{Destination, GateKey, Lane};
 use crate::outcome::Verdict;
 use crate::policy::Policies;
@@ -33,6 +34,15 @@ fn belongs(key: &GateKey, to: &Destination) -> bool {
 }
 
 impl GateSet {
+    /// Plants flaws in an empty set, to show that a suite finds them.
+    #[must_use]
+    pub fn with_flaws(flaws: Flaws) -> Self {
+        Self {
+            flaws,
+            ..Self::default()
+        }
+    }
+
     /// Puts a row in as read from the store (not as a change).
     pub fn load(&mut self, gate: Gate) {
         self.gates.insert(gate.key.clone(), gate);
@@ -102,10 +112,11 @@ impl GateSet {
             if !with && self.destination_is_down(key) {
                 continue;
             }
+            let asked = self.asked(self.gates.get(key), now);
             let Some(gate) = self.gates.get_mut(key) else {
                 continue;
             };
-            match gate.asked(now) {
+            match asked {
                 Asked::Probe(at) if with || at <= now => {
                     let (token, change) = gate.begin_probe(until, now);
                     tokens.push((key.clone(), token));
@@ -121,6 +132,7 @@ impl GateSet {
     /// Whether a key is an operation's whose destination is open or half open.
     fn destination_is_down(&self, key: &GateKey) -> bool {
         match key {
+            GateKey::Operation(..) if self.flaws.has(Flaw::ProbePerOperation) => false,
             GateKey::Operation(destination, _) => self
                 .gates
                 .get(&GateKey::Destination(destination.clone()))
@@ -152,6 +164,10 @@ impl GateSet {
         for piece in evidence {
             groups.entry(&piece.gate).or_default().push(piece);
         }
+        let failures = evidence
+            .iter()
+            .filter(|piece| piece.verdict == Verdict::Failure);
+        let failed: BTreeSet<MessageId> = failures.map(|piece| piece.id).collect();
         let mut changes = Vec::new();
         for (key, pieces) in groups {
             let policy = cx.policies.gate(key);
@@ -164,12 +180,18 @@ impl GateSet {
                 now: cx.now,
                 roll: cx.roll,
                 population: cx.population,
+                failed: false,
+                flaws: self.flaws,
             };
             let (mut touched, mut long) = (false, false);
             let from = changes.len();
             let gate = self.row(key, cx.now);
             let epoch = gate.epoch;
             for piece in &pieces {
+                let folding = Folding {
+                    failed: failed.contains(&piece.id),
+                    ..folding
+                };
                 let folded = gate.fold(piece, &folding);
                 touched |= folded.touched;
                 long |= folded.throttled_long;
@@ -203,6 +225,9 @@ impl GateSet {
         failures: usize,
         cx: &FoldContext<'_>,
     ) {
+        if self.flaws.has(Flaw::RampNeverHalves) {
+            return;
+        }
         let key = GateKey::Destination(destination.clone());
         let ramp = ramp_of(&key, cx.policies);
         let Some(gate) = self.gates.get_mut(&key) else {
@@ -312,6 +337,8 @@ impl GateSet {
             now: report.now,
             roll: report.roll,
             population: &Nobody,
+            failed: !report.ok,
+            flaws: self.flaws,
         };
         let change = gate.probed(verdict, &folding);
         self.changed.insert(report.gate.clone());

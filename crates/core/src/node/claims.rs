@@ -223,6 +223,7 @@ impl Node {
             Running {
                 delivery,
                 lease_until,
+                leased_at: now,
                 lost: false,
             },
         );
@@ -325,7 +326,7 @@ impl Node {
                         lane,
                     }));
                     self.see_gates(&delivery);
-                    self.settle_later(now, Arc::new(delivery), Outcome::Lost);
+                    self.settle_lost(now, delivery, out);
                 }
             }
             Asked::ClaimGraceOver => {
@@ -339,7 +340,7 @@ impl Node {
             Asked::ClaimPull(asker) => self.pull_claimed(now, asker, (claimed, failed), out),
             Asked::Enqueue { .. }
             | Asked::Settle(_)
-            | Asked::Extend(_)
+            | Asked::Extend(..)
             | Asked::Heartbeat { .. }
             | Asked::Heal
             | Asked::ReportProbe
@@ -424,10 +425,14 @@ impl Node {
             let holds_struck = self.pulled.values().any(|delivery| {
                 delivery.worker == wish.worker && delivery.record.standing == Standing::Struck
             });
+            // A worker may ask over several connections: only one of its claims may bring one.
+            let may_bring = self.pulls.iter().any(|(other, state)| {
+                *other != asker && state.under_way && state.wish.worker == wish.worker
+            });
             let what = ClaimWhat::Due {
                 kinds: wish.kinds,
                 queues: wish.queues,
-                struck: !holds_struck,
+                struck: !holds_struck && !may_bring,
             };
             let request = ClaimRequest {
                 worker: wish.worker,

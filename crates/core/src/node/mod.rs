@@ -75,7 +75,8 @@ enum Asked {
     ClaimGraceOver,
     ClaimPull(Ticket),
     Settle(Vec<Unsettled>),
-    Extend(Vec<Lease>),
+    /// Since when the longer leases count, by our clock.
+    Extend(Vec<Lease>, Timestamp),
     Heartbeat {
         asker: Ticket,
         lease: Lease,
@@ -112,14 +113,18 @@ pub struct Node {
     gates: BTreeMap<GateKey, GateView>,
     trouble: StoreTrouble,
     wake_at: Option<Timestamp>,
+    /// When this process last came back from standing still.
+    thawed_at: Option<Timestamp>,
     handed_back: u32,
 }
 
 #[derive(Debug)]
 struct Running {
     delivery: Arc<Delivery>,
-    /// When its lease ends, as extended.
+    /// When its lease ends, as extended, by the store's time.
     lease_until: Timestamp,
+    /// When it was leased or extended, by our clock: the store's time may be ahead of it.
+    leased_at: Timestamp,
     lost: bool,
 }
 
@@ -155,6 +160,7 @@ impl Node {
             gates: BTreeMap::new(),
             trouble: StoreTrouble::default(),
             wake_at: None,
+            thawed_at: None,
             handed_back: 0,
         }
     }
@@ -188,7 +194,7 @@ impl Node {
                 length,
             } => self.heartbeat(now, ticket, lease, length, out),
             Input::Rung => self.rung(now),
-            Input::Wake => self.wake_at = None,
+            Input::Wake => self.woken(now),
             Input::Drain => self.drain(out),
             Input::PatienceOver => self.hand_back_running(now, out),
         }
@@ -223,6 +229,15 @@ impl Node {
         let ticket = Ticket(self.last_ticket);
         self.asked.insert(ticket, asked);
         ticket
+    }
+
+    /// Whoever is woken so late that leases may have ended has stood still meanwhile: suspended,
+    /// stopped, or its clock was moved ahead.
+    fn woken(&mut self, now: Timestamp) {
+        let wake_at = self.wake_at.take();
+        if wake_at.is_some_and(|at| now.since(at) >= self.options.lease / 3) {
+            self.thawed_at = Some(now);
+        }
     }
 
     fn may_ask(&self, now: Timestamp) -> bool {
@@ -327,7 +342,7 @@ impl Node {
             | Asked::Heartbeat { .. }
             | Asked::ReportProbe
             | Asked::Load { .. } => true,
-            Asked::Extend(_) | Asked::Heal => false,
+            Asked::Extend(..) | Asked::Heal => false,
         });
         if self.phase == Phase::Draining && idle && !waits {
             self.phase = Phase::Stopped;

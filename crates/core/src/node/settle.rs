@@ -83,6 +83,10 @@ impl Node {
         let Some(running) = ours.then(|| self.running.remove(&lease.id)).flatten() else {
             return;
         };
+        if running.delivery.record.standing == Standing::Struck {
+            // While it ran no claim looked for another struck one, and none said when.
+            self.claims.soon(now);
+        }
         if running.lost {
             out.push(Command::Emit(Event::StaleSettlement { lease }));
             return;
@@ -115,6 +119,32 @@ impl Node {
             asker: None,
             decided,
         });
+    }
+
+    /// Settles a lease that ended without an outcome. Where the handler is one of ours, or this process
+    /// has just stood still as a whole, nobody was taken down: then it is no strike.
+    pub(super) fn settle_lost(
+        &mut self,
+        now: Timestamp,
+        delivery: Delivery,
+        out: &mut Vec<Command>,
+    ) {
+        let mut stood_still = self
+            .thawed_at
+            .is_some_and(|at| now.since(at) < self.options.lease);
+        if let Some(running) = self.running.get_mut(&delivery.message.id) {
+            stood_still = true;
+            if !running.lost {
+                running.lost = true;
+                out.push(Command::Cancel(running.delivery.lease()));
+            }
+        }
+        let outcome = if stood_still {
+            Outcome::HandedBack
+        } else {
+            Outcome::Lost
+        };
+        self.settle_later(now, Arc::new(delivery), outcome);
     }
 
     /// Gives a delivery back as if it had never begun.
@@ -282,6 +312,8 @@ impl Node {
     fn judge(&self, now: Timestamp, roll: &mut Rolls, ended: &mut Unsettled) -> Settlement {
         let gates = self.newest_gates(&ended.delivery);
         let delivery = &ended.delivery;
+        // The store's time may be ahead of our clock: a wait begins where the attempt was.
+        let now = now.max(delivery.started_at);
         let case = Case {
             message: &delivery.message,
             ledger: &delivery.record.ledger,
@@ -362,7 +394,7 @@ impl Node {
         match self.note(now, "settle", answer, out) {
             Ok(answer) => {
                 for (ended, settled) in ended.into_iter().zip(answer.settled) {
-                    self.conclude(ended, settled, out);
+                    self.conclude(now, ended, settled, out);
                 }
                 self.gates_changed(now, answer.changes, out);
                 for failure in answer.mass_failures {
@@ -388,13 +420,19 @@ impl Node {
         }
     }
 
-    fn conclude(&mut self, ended: Unsettled, settled: Settled, out: &mut Vec<Command>) {
+    fn conclude(
+        &mut self,
+        now: Timestamp,
+        ended: Unsettled,
+        settled: Settled,
+        out: &mut Vec<Command>,
+    ) {
         let lease = ended.delivery.lease();
         let asker = ended.asker;
         match settled {
             Settled::Applied { state } => {
                 self.wait_for(&ended.decided);
-                self.forget_pulled(lease);
+                self.forget_pulled(now, lease);
                 if ended.outcome != Outcome::GraceOver {
                     out.push(Command::Emit(attempt_ended(ended, state)));
                 }
@@ -404,7 +442,7 @@ impl Node {
                 // It may be the repetition of one whose answer was lost: then the message waits as
                 // it was decided, and nobody but this node knows when it is due.
                 self.wait_for(&ended.decided);
-                self.forget_pulled(lease);
+                self.forget_pulled(now, lease);
                 out.push(Command::Emit(Event::StaleSettlement { lease }));
                 self.settle_report(asker, None, out);
             }
@@ -431,13 +469,17 @@ impl Node {
         }
     }
 
-    fn forget_pulled(&mut self, lease: Lease) {
-        if self
+    fn forget_pulled(&mut self, now: Timestamp, lease: Lease) {
+        let known = self
             .pulled
             .get(&lease.id)
-            .is_some_and(|delivery| delivery.lease() == lease)
-        {
+            .filter(|delivery| delivery.lease() == lease);
+        let is_struck = known.map(|delivery| delivery.record.standing == Standing::Struck);
+        if let Some(is_struck) = is_struck {
             self.pulled.remove(&lease.id);
+            if is_struck {
+                self.pulls_soon(now);
+            }
         }
     }
 }

@@ -182,13 +182,15 @@ impl Node {
             Some(_) => {
                 self.sweep.extend_at = Some(now + third);
                 let until = now + self.options.lease;
-                let aging = self
-                    .running
-                    .values()
-                    .filter(|running| !running.lost && running.lease_until.since(now) < third * 2);
+                let aging = self.running.values().filter(|running| {
+                    // By the store's time, and by ours where that is behind.
+                    let is_old = running.lease_until.since(now) < third * 2
+                        || now.since(running.leased_at) >= third;
+                    !running.lost && is_old
+                });
                 let leases: Vec<Lease> = aging.map(|running| running.delivery.lease()).collect();
                 if !leases.is_empty() {
-                    let ticket = self.ticket(Asked::Extend(leases.clone()));
+                    let ticket = self.ticket(Asked::Extend(leases.clone(), now));
                     out.push(Command::Extend {
                         ticket,
                         leases,
@@ -225,10 +227,10 @@ impl Node {
         let asked = self.asked.remove(&ticket);
         let answer = self.note(now, "extend", answer, out);
         match asked {
-            Some(Asked::Extend(leases)) => match answer {
+            Some(Asked::Extend(leases, asked_at)) => match answer {
                 Ok(answers) => {
                     for (lease, answer) in leases.into_iter().zip(answers) {
-                        self.lease_extended(lease, answer, out);
+                        self.lease_extended(lease, (answer, asked_at), out);
                     }
                 }
                 Err(_) => self.sweep.extend_at = Some(now),
@@ -264,7 +266,12 @@ impl Node {
         }
     }
 
-    fn lease_extended(&mut self, lease: Lease, answer: Extended, out: &mut Vec<Command>) {
+    fn lease_extended(
+        &mut self,
+        lease: Lease,
+        (answer, asked_at): (Extended, Timestamp),
+        out: &mut Vec<Command>,
+    ) {
         let Some(running) = self.running.get_mut(&lease.id) else {
             return;
         };
@@ -272,7 +279,10 @@ impl Node {
             return;
         }
         match answer {
-            Extended::Until(until) => running.lease_until = until,
+            Extended::Until(until) => {
+                running.lease_until = until;
+                running.leased_at = asked_at;
+            }
             Extended::Stale => {
                 running.lost = true;
                 out.push(Command::Cancel(lease));

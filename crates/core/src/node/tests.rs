@@ -1,5 +1,7 @@
 //! The scheduler against a scripted store: what it asks, when, and what it does with each answer.
 
+mod clocks;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -51,9 +51,15 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             | What::Conflicted { .. }
             | What::Expired { .. }
             | What::Refunded { .. }
+            | What::PulledForward { .. }
             | What::Gate { .. }
             | What::Joined { .. }
             | What::Gone { .. }
+            | What::Operated { .. }
+            | What::Ordered { .. }
+            | What::Stepped { .. }
+            | What::Draining { .. }
+            | What::Fault { .. }
             | What::Quiet => {}
         }
     }

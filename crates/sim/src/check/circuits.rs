@@ -1,7 +1,7 @@
-//! Promise 11: an open circuit lets nothing through and burns no attempts; of a half-open one there
-//! is one probe in the fleet; a gate is moved only by what speaks against it.
+//! Promise 11: an open circuit, a held one and a paused queue let nothing through, and an outage burns
+//! no attempts; of a half-open circuit there is one probe in the fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use waystation_core::gate::{CircuitState, PROBE_LEASE};
 use waystation_core::message::MessageId;
@@ -9,7 +9,7 @@ use waystation_core::name::{GateKey, Lane};
 use waystation_core::time::Timestamp;
 
 use super::{Findings, Promise, Violation};
-use crate::history::{History, Purpose, Run, What};
+use crate::history::{History, Order, Purpose, Run, What};
 
 /// What is known of all circuits.
 #[derive(Default)]
@@ -18,8 +18,9 @@ struct Circuits {
     states: BTreeMap<GateKey, CircuitState>,
     /// Who probes each of them, and until when at least nobody else may.
     probes: BTreeMap<GateKey, (Run, Timestamp)>,
-    /// Circuits that a failure ever spoke against: a run of failures has no end in time.
-    blamed: BTreeSet<GateKey>,
+    /// What people set.
+    held: BTreeMap<GateKey, Order>,
+    paused: BTreeMap<GateKey, Timestamp>,
 }
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
@@ -34,15 +35,22 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             What::Gate { gate, from, to, .. } => {
                 circuits.moved(gate, (*from, *to), at, &mut findings);
             }
+            What::Operated { id, lane, .. } => {
+                circuits.lanes.insert(*id, lane.clone());
+            }
+            What::Ordered { gate, order } => circuits.ordered(gate, *order),
             What::Leased {
                 run,
+                begun,
                 until,
                 purpose,
                 probes,
                 ..
             } => {
                 if *purpose == Purpose::Run {
-                    circuits.leased((*run, *until), probes, at, &mut findings);
+                    circuits.check_pause(*run, *begun, at, &mut findings);
+                    let lease = (*run, *begun, *until);
+                    circuits.leased(lease, probes, at, &mut findings);
                 }
             }
             What::Settled {
@@ -59,7 +67,6 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
                 findings.expect(!counted || *ill || down.is_none(), at, || {
                     format!("an attempt of {id} counts although {down:?} is not closed")
                 });
-                circuits.blamed.extend(against.iter().cloned());
             }
             What::Acked { .. }
             | What::Extended { .. }
@@ -67,11 +74,15 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             | What::Conflicted { .. }
             | What::Expired { .. }
             | What::Refunded { .. }
+            | What::PulledForward { .. }
             | What::Joined { .. }
             | What::Gone { .. }
             | What::Started { .. }
             | What::Ended { .. }
             | What::Seen { .. }
+            | What::Stepped { .. }
+            | What::Draining { .. }
+            | What::Fault { .. }
             | What::Quiet
             | What::Over { .. } => {}
         }
@@ -98,26 +109,41 @@ impl Circuits {
         findings.expect(known == from || is_lost_probe, at, || {
             format!("{gate} goes from {from:?} to {to:?} and was {known:?}")
         });
-        if from == CircuitState::Closed && to == CircuitState::Open {
-            // A destination may trip by its operations, and an operation's failures are its.
-            let is_blamed = self.blamed.iter().any(|blamed| {
-                blamed == gate
-                    || (matches!(gate, GateKey::Destination(_))
-                        && blamed.destination() == gate.destination())
-            });
-            findings.expect(is_blamed, at, || {
-                format!("{gate} trips and nothing spoke against it")
-            });
-        }
         if to != CircuitState::HalfOpen {
             self.probes.remove(gate);
         }
         self.states.insert(gate.clone(), to);
     }
 
+    fn ordered(&mut self, gate: &GateKey, order: Order) {
+        match order {
+            Order::ForceOpen | Order::Disable => {
+                self.held.insert(gate.clone(), order);
+            }
+            Order::Reset => {
+                self.held.remove(gate);
+            }
+            Order::Pause(until) => {
+                self.paused.insert(gate.clone(), until);
+            }
+            Order::Resume => {
+                self.paused.remove(gate);
+            }
+        }
+    }
+
+    /// `begun` is store time, by which pauses end.
+    fn check_pause(&self, run: Run, begun: Timestamp, at: Timestamp, findings: &mut Findings) {
+        let queue = self.lanes.get(&run.id).map(Lane::queue_gate);
+        let until = queue.and_then(|queue| self.paused.get(&queue));
+        findings.expect(until.is_none_or(|until| *until <= begun), at, || {
+            format!("{} is leased in a paused queue", run.id)
+        });
+    }
+
     fn leased(
         &mut self,
-        (run, until): (Run, Timestamp),
+        (run, begun, until): (Run, Timestamp, Timestamp),
         probes: &[GateKey],
         at: Timestamp,
         findings: &mut Findings,
@@ -128,9 +154,10 @@ impl Circuits {
         };
         let gates = [Some(lane.destination_gate()), lane.operation_gate()];
         for gate in gates.into_iter().flatten() {
-            let may = match self.state(&gate) {
-                CircuitState::Closed | CircuitState::Ramping => true,
-                CircuitState::Open | CircuitState::HalfOpen => probes.contains(&gate),
+            let may = match (self.held.get(&gate), self.state(&gate)) {
+                (Some(Order::ForceOpen), _) => false,
+                (_, CircuitState::Closed | CircuitState::Ramping) => true,
+                (_, CircuitState::Open | CircuitState::HalfOpen) => probes.contains(&gate),
             };
             let state = self.state(&gate);
             findings.expect(may, at, || {
@@ -138,9 +165,9 @@ impl Circuits {
             });
         }
         for gate in probes {
-            let until = until.max(at + PROBE_LEASE);
+            let until = until.max(begun + PROBE_LEASE);
             let other = self.probes.insert(gate.clone(), (run, until));
-            let is_alone = other.is_none_or(|(_, until)| until <= at);
+            let is_alone = other.is_none_or(|(_, until)| until <= begun);
             findings.expect(is_alone, at, || {
                 format!("{gate} is probed twice: {other:?}, {run:?}")
             });
@@ -195,10 +222,32 @@ mod tests {
     }
 
     #[test]
-    fn a_trip_that_nothing_speaks_for_is_found() {
-        let trip = Scribe::default().gate(CircuitState::Closed, CircuitState::Open);
-        scribe::check(check, &trip, "nothing spoke against it");
+    fn a_jump_between_states_is_found() {
         let jump = Scribe::default().gate(CircuitState::HalfOpen, CircuitState::Closed);
         scribe::check(check, &jump, "and was Closed");
+    }
+
+    #[test]
+    fn a_call_through_a_gate_that_people_shut_is_found() {
+        let ordered = |gate: GateKey, order| {
+            Scribe::default()
+                .stored(ONE)
+                .write(What::Ordered { gate, order })
+        };
+        let leased = |scribe: Scribe| scribe.leased(run(ONE, 1, 1), NODE, Purpose::Run);
+        let held = || ordered(bank(), Order::ForceOpen);
+        scribe::check(check, &leased(held()), "is leased through bank");
+        let reset = What::Ordered {
+            gate: bank(),
+            order: Order::Reset,
+        };
+        scribe::check(check, &leased(held().write(reset)), "");
+        let paused = |until| ordered(scribe::lane().queue_gate(), Order::Pause(until));
+        scribe::check(
+            check,
+            &leased(paused(Timestamp::NEVER)),
+            "in a paused queue",
+        );
+        scribe::check(check, &leased(paused(Timestamp::EPOCH)), "");
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use waystation_core::message::{MessageId, State};
+use waystation_core::time::Timestamp;
 
 use super::{Findings, Promise, Violation};
-use crate::history::{History, What};
+use crate::history::{History, Verb, What};
 
 pub(super) fn check(history: &History) -> Vec<Violation> {
     let mut findings = Findings::new(Promise::OneEnd);
@@ -28,6 +29,9 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
                     format!("{id} expires after it was {before:?}")
                 });
             }
+            What::Operated {
+                id, verb, state, ..
+            } => operated(&mut ended, (*id, *verb, *state), at, &mut findings),
             What::Leased { run, .. } => {
                 let before = ended.get(&run.id);
                 findings.expect(before.is_none(), at, || {
@@ -49,16 +53,44 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             | What::Ignored { .. }
             | What::Conflicted { .. }
             | What::Refunded { .. }
+            | What::PulledForward { .. }
             | What::Gate { .. }
             | What::Joined { .. }
             | What::Gone { .. }
             | What::Started { .. }
             | What::Ended { .. }
+            | What::Ordered { .. }
+            | What::Stepped { .. }
+            | What::Draining { .. }
+            | What::Fault { .. }
             | What::Quiet
             | What::Over { .. } => {}
         }
     }
     findings.found
+}
+
+/// A person may turn dead into cancelled, or send a dead one round again: that is a new generation.
+fn operated(
+    ended: &mut BTreeMap<MessageId, State>,
+    (id, verb, state): (MessageId, Verb, State),
+    at: Timestamp,
+    findings: &mut Findings,
+) {
+    let before = ended.get(&id).copied();
+    let may = match verb {
+        Verb::Retry | Verb::Park | Verb::Unpark => before.is_none(),
+        Verb::Replay => before == Some(State::Dead),
+        Verb::Cancel | Verb::Edit => before.is_none_or(|before| before == State::Dead),
+    };
+    findings.expect(may, at, || {
+        format!("{id}: {verb:?} after it was {before:?}")
+    });
+    if state.is_end() {
+        ended.insert(id, state);
+    } else {
+        ended.remove(&id);
+    }
 }
 
 #[cfg(test)]

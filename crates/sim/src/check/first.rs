@@ -44,8 +44,8 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             }
             What::Seen { rows, .. } => {
                 for row in rows {
-                    let mut generations = attempts.range((row.id, 0)..=(row.id, u32::MAX));
-                    let last = generations.next_back().map_or(0, |(_, last)| *last);
+                    let last = attempts.get(&(row.id, row.generation));
+                    let last = last.copied().unwrap_or(0);
                     findings.expect(row.attempts == last, at, || {
                         format!(
                             "{} has {} attempts, {last} were leased",
@@ -62,10 +62,16 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             | What::Conflicted { .. }
             | What::Expired { .. }
             | What::Refunded { .. }
+            | What::PulledForward { .. }
             | What::Gate { .. }
             | What::Joined { .. }
             | What::Gone { .. }
             | What::Ended { .. }
+            | What::Operated { .. }
+            | What::Ordered { .. }
+            | What::Stepped { .. }
+            | What::Draining { .. }
+            | What::Fault { .. }
             | What::Quiet
             | What::Over { .. } => {}
         }

@@ -11,7 +11,8 @@ use crate::history::{History, Purpose, Run, What};
 /// The latest lease of a message.
 struct Latest {
     fence: Fence,
-    node: NodeId,
+    /// The node that it ends with, if it is tied to one.
+    tied_to: Option<NodeId>,
     until: Timestamp,
     is_settled: bool,
 }
@@ -29,7 +30,7 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
     for record in &history.records {
         let at = record.at;
         match &record.what {
-            What::Gone { node, noticed } => {
+            What::Gone { node, noticed, .. } => {
                 if *noticed {
                     leases.gone.insert(*node);
                 }
@@ -38,19 +39,25 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
                 run,
                 node,
                 until,
+                begun,
+                tied,
                 purpose,
                 ..
             } => {
-                leases.check_claim(*run, *purpose, at, &mut findings);
+                let now = (at, *begun);
+                leases.check_claim(*run, *purpose, now, &mut findings);
                 let lease = Latest {
                     fence: run.fence,
-                    node: *node,
+                    tied_to: tied.then_some(*node),
                     until: *until,
                     is_settled: false,
                 };
                 leases.latest.insert(run.id, lease);
             }
-            What::Extended { id, fence, until } => {
+            What::Operated { id, fence, .. } => leases.operated(*id, *fence, at, &mut findings),
+            What::Extended {
+                id, fence, until, ..
+            } => {
                 let lease = leases.live(*id, *fence);
                 findings.expect(lease.is_some(), at, || {
                     format!("a lease of {id} that is over is extended")
@@ -74,11 +81,16 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             | What::Conflicted { .. }
             | What::Expired { .. }
             | What::Refunded { .. }
+            | What::PulledForward { .. }
             | What::Gate { .. }
             | What::Joined { .. }
             | What::Started { .. }
             | What::Ended { .. }
             | What::Seen { .. }
+            | What::Ordered { .. }
+            | What::Stepped { .. }
+            | What::Draining { .. }
+            | What::Fault { .. }
             | What::Quiet
             | What::Over { .. } => {}
         }
@@ -93,14 +105,39 @@ impl Leases {
         lease.filter(|lease| lease.fence == fence && !lease.is_settled)
     }
 
-    fn check_claim(&self, run: Run, purpose: Purpose, at: Timestamp, findings: &mut Findings) {
+    /// Whatever a person does raises the fence: who has the message loses it.
+    fn operated(&mut self, id: MessageId, fence: Fence, at: Timestamp, findings: &mut Findings) {
+        let before = self.latest.get(&id);
+        let rises = before.is_none_or(|lease| lease.fence < fence);
+        findings.expect(rises, at, || {
+            format!("the fence of {id} does not rise to {fence:?} when a person acts")
+        });
+        let nobodys = Latest {
+            fence,
+            tied_to: None,
+            until: at,
+            is_settled: true,
+        };
+        self.latest.insert(id, nobodys);
+    }
+
+    fn check_claim(
+        &self,
+        run: Run,
+        purpose: Purpose,
+        (at, store_now): (Timestamp, Timestamp),
+        findings: &mut Findings,
+    ) {
         let before = self.latest.get(&run.id);
         let rises = before.is_none_or(|lease| lease.fence < run.fence);
         findings.expect(rises, at, || {
             format!("the fence of {} does not rise to {:?}", run.id, run.fence)
         });
         let held = before.filter(|lease| !lease.is_settled);
-        let is_over = held.is_none_or(|lease| lease.until <= at || self.gone.contains(&lease.node));
+        let died = |node: &NodeId| self.gone.contains(node);
+        let is_over = held.is_none_or(|lease| {
+            lease.until <= store_now || lease.tied_to.as_ref().is_some_and(died)
+        });
         findings.expect(is_over, at, || format!("{} is leased twice", run.id));
         // A last look that was lost is taken again, and is no strike.
         let fits = match purpose {
@@ -120,6 +157,7 @@ mod tests {
 
     use super::super::scribe::{self, NODE, ONE, OTHER, Scribe, run};
     use super::*;
+    use crate::history::Verb;
 
     fn leased_once() -> Scribe {
         Scribe::default()
@@ -141,11 +179,41 @@ mod tests {
                 .write(What::Gone {
                     node: NODE,
                     noticed,
+                    drained: false,
                 })
                 .leased(run(ONE, 2, 1), OTHER, Purpose::Lost)
         };
         scribe::check(check, &take_over(true), "");
         scribe::check(check, &take_over(false), "leased twice");
+    }
+
+    #[test]
+    fn a_pull_workers_lease_outlives_the_node_that_granted_it() {
+        let take_over = |tied| {
+            let claimed = scribe::Claimed {
+                tied,
+                ..scribe::Claimed::of(run(ONE, 1, 1))
+            };
+            Scribe::default()
+                .stored(ONE)
+                .leased_as(claimed)
+                .write(What::Gone {
+                    node: NODE,
+                    noticed: true,
+                    drained: false,
+                })
+                .leased(run(ONE, 2, 1), OTHER, Purpose::Lost)
+        };
+        scribe::check(check, &take_over(true), "");
+        scribe::check(check, &take_over(false), "leased twice");
+    }
+
+    #[test]
+    fn a_stale_word_after_a_person_acted_is_found() {
+        let operated = leased_once().operated(ONE, Verb::Cancel, State::Cancelled);
+        scribe::check(check, &operated, "");
+        let settled = operated.settled(run(ONE, 1, 1), State::Completed);
+        scribe::check(check, &settled, "settled with the stale");
     }
 
     #[test]
@@ -170,6 +238,7 @@ mod tests {
         let extended = What::Extended {
             id: ONE,
             fence: Fence(1),
+            length: crate::plan::LEASE,
             until: settled.now(),
         };
         scribe::check(check, &settled.write(extended), "that is over is extended");

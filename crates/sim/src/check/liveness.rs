@@ -26,6 +26,10 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
                     format!("{} has run {RUNS_MAX} times", run.id)
                 });
             }
+            // A person who sends it round again asks for more.
+            What::Operated { id, .. } => {
+                runs.remove(id);
+            }
             What::Acked { .. } => acked += 1,
             What::Seen { rows, .. } => seen = rows,
             What::Over { orders, .. } => {
@@ -44,10 +48,15 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
             | What::Conflicted { .. }
             | What::Expired { .. }
             | What::Refunded { .. }
+            | What::PulledForward { .. }
             | What::Gate { .. }
             | What::Joined { .. }
             | What::Gone { .. }
             | What::Ended { .. }
+            | What::Ordered { .. }
+            | What::Stepped { .. }
+            | What::Draining { .. }
+            | What::Fault { .. }
             | What::Quiet => {}
         }
     }
@@ -68,7 +77,9 @@ pub(crate) fn is_at_rest(row: &Row, rows: &[Row]) -> bool {
 
 /// Tells whether the first one keeps the second from its turn until a person acts.
 fn holds_up(first: &Row, second: &Row) -> bool {
-    let before = first.id < second.id
+    // One that was sent round again may stand behind later ones.
+    let before = first.id != second.id
+        && (first.id < second.id || second.generation > 1)
         && first.key.is_some()
         && first.key == second.key
         && first.lane.queue() == second.lane.queue();

@@ -1,18 +1,74 @@
 //! Writes small histories for the checkers' own tests: a good one, and what breaks it.
 
 use waystation_core::gate::CircuitState;
-use waystation_core::message::{Epoch, Fence, MessageId, NodeId, Standing, State};
+use waystation_core::message::{DeathReason, Epoch, Fence, MessageId, NodeId, Standing, State};
 use waystation_core::name::{Destination, GateKey, Key, Kind, Lane, Queue};
 use waystation_core::time::Timestamp;
 
 use super::Violation;
-use crate::history::{Attempt, Counts, History, Purpose, Row, Run, What};
-use crate::plan::BEGIN;
+use crate::history::{Attempt, Counts, History, Mover, Purpose, Row, Run, Verb, What};
+use crate::plan::{BEGIN, LEASE};
 
 pub(super) const ONE: MessageId = MessageId::from_bits(1);
 pub(super) const TWO: MessageId = MessageId::from_bits(2);
 pub(super) const NODE: NodeId = NodeId(1);
 pub(super) const OTHER: NodeId = NodeId(2);
+
+/// A settlement, for the most part an ordinary one.
+pub(super) struct Settled {
+    pub(super) run: Run,
+    pub(super) outcome: &'static str,
+    pub(super) state: State,
+    pub(super) due_at: Option<Timestamp>,
+    pub(super) death: Option<DeathReason>,
+    pub(super) strikes: (u32, u32),
+    pub(super) counted: bool,
+    pub(super) against: Vec<GateKey>,
+    pub(super) refunded_by: Option<GateKey>,
+    pub(super) follow_up: bool,
+}
+
+impl Settled {
+    pub(super) const fn of(run: Run) -> Self {
+        Self {
+            run,
+            outcome: "failed",
+            state: State::Waiting,
+            due_at: None,
+            death: None,
+            strikes: (0, 0),
+            counted: false,
+            against: Vec::new(),
+            refunded_by: None,
+            follow_up: false,
+        }
+    }
+}
+
+/// A lease, for the most part an ordinary one.
+pub(super) struct Claimed {
+    pub(super) run: Run,
+    pub(super) node: NodeId,
+    pub(super) worker: &'static str,
+    pub(super) tied: bool,
+    pub(super) purpose: Purpose,
+    pub(super) probes: Vec<GateKey>,
+    pub(super) standing: Standing,
+}
+
+impl Claimed {
+    pub(super) const fn of(run: Run) -> Self {
+        Self {
+            run,
+            node: NODE,
+            worker: "machine-1",
+            tied: true,
+            purpose: Purpose::Run,
+            probes: Vec::new(),
+            standing: Standing::Ready,
+        }
+    }
+}
 
 /// A history in the making; each line is one second later.
 #[derive(Default)]
@@ -45,6 +101,7 @@ pub(super) fn row(id: MessageId, state: State) -> Row {
         lane: lane(),
         key: None,
         state,
+        generation: 1,
         standing: Standing::Ready,
         due_at: BEGIN,
         lease_until: None,
@@ -73,12 +130,36 @@ impl Scribe {
     }
 
     pub(super) fn stored_with(self, id: MessageId, key: Option<&str>) -> Self {
+        self.stored_in("default", id, key)
+    }
+
+    pub(super) fn stored_in(self, queue: &str, id: MessageId, key: Option<&str>) -> Self {
+        let lane = lane();
         self.write(What::Stored {
             id,
-            lane: lane(),
+            lane: Lane::new(
+                Queue::new(queue).expect("a name"),
+                lane.destination().clone(),
+                lane.kind().clone(),
+            ),
             key: key.map(|key| Key::new(key).expect("a key")),
             due_at: BEGIN,
             expires_at: None,
+            order: None,
+            cause: None,
+        })
+    }
+
+    pub(super) fn operated(self, id: MessageId, verb: Verb, state: State) -> Self {
+        let fence = Fence(u64::try_from(self.0.records.len()).expect("a short history") + 100);
+        let due_at = self.now();
+        self.write(What::Operated {
+            id,
+            verb,
+            lane: lane(),
+            fence,
+            state,
+            due_at,
         })
     }
 
@@ -94,14 +175,28 @@ impl Scribe {
         purpose: Purpose,
         probes: Vec<GateKey>,
     ) -> Self {
-        let until = self.now() + std::time::Duration::from_secs(15);
-        self.write(What::Leased {
-            run,
+        self.leased_as(Claimed {
             node,
-            until,
             purpose,
             probes,
-            standing: Standing::Ready,
+            ..Claimed::of(run)
+        })
+    }
+
+    pub(super) fn leased_as(self, claimed: Claimed) -> Self {
+        let begun = self.now();
+        self.write(What::Leased {
+            run: claimed.run,
+            node: claimed.node,
+            worker: claimed.worker.into(),
+            begun,
+            length: LEASE,
+            until: begun + LEASE,
+            tied: claimed.tied,
+            told: true,
+            purpose: claimed.purpose,
+            probes: claimed.probes,
+            standing: claimed.standing,
         })
     }
 
@@ -113,6 +208,7 @@ impl Scribe {
         self.write(What::Ended {
             run,
             outcome,
+            silence: None,
             against: Vec::new(),
         })
     }
@@ -128,22 +224,64 @@ impl Scribe {
         counted: bool,
         against: Vec<GateKey>,
     ) -> Self {
-        self.write(What::Settled {
-            id: run.id,
-            fence: run.fence,
+        self.settled_as(Settled {
             state,
             counted,
-            ill: false,
             against,
+            ..Settled::of(run)
         })
     }
 
+    pub(super) fn settled_as(self, settled: Settled) -> Self {
+        let asked_at = self.now();
+        self.write(What::Settled {
+            id: settled.run.id,
+            fence: settled.run.fence,
+            outcome: Some(settled.outcome),
+            state: settled.state,
+            due_at: settled.due_at,
+            asked_at,
+            death: settled.death,
+            refunded_by: settled.refunded_by,
+            follow_up: settled.follow_up,
+            strikes: settled.strikes,
+            counted: settled.counted,
+            ill: false,
+            against: settled.against,
+        })
+    }
+
+    /// A change that a claim, time or evidence caused, by where it leads.
     pub(super) fn gate(self, from: CircuitState, to: CircuitState) -> Self {
+        let settled = self.0.records.iter().rev().find_map(|record| {
+            if let What::Settled { id, fence, .. } = &record.what {
+                Some((*id, *fence))
+            } else {
+                None
+            }
+        });
+        let by = match to {
+            CircuitState::HalfOpen => Mover::Claim,
+            CircuitState::Closed => Mover::Time,
+            CircuitState::Open | CircuitState::Ramping => {
+                Mover::Evidence(settled.into_iter().collect())
+            }
+        };
+        self.gate_by((from, to), 1, by)
+    }
+
+    pub(super) fn gate_by(
+        self,
+        (from, to): (CircuitState, CircuitState),
+        epoch: u64,
+        by: Mover,
+    ) -> Self {
         self.write(What::Gate {
             gate: bank(),
             from,
             to,
-            epoch: Epoch(1),
+            epoch: Epoch(epoch),
+            by,
         })
     }
 

@@ -6,29 +6,26 @@ use waystation_core::outcome::{Failure, Finding, Outcome};
 use waystation_core::time::Timestamp;
 
 use super::{Fleet, Handled, Happening, Who};
+use crate::chance::Chance;
 use crate::history::What;
-use crate::plan::{DESTINATIONS, Sickness};
+use crate::plan::{DESTINATIONS, KINDS, Patient, Sickness, Spell};
 use crate::stores::{self, run_of};
-use crate::workload::{self, ActEnd, Body};
+use crate::workload::{self, Act, ActEnd, Body};
 
 impl Fleet {
     pub(super) fn handle(&mut self, who: Who, delivery: &Delivery) {
         let message = &delivery.message;
         let run = run_of(message.id, &delivery.record);
         let lease = delivery.lease();
-        let Some(process) = self.process(who) else {
-            return;
-        };
-        let node = process.id;
         self.next_entry += 1;
         let serial = self.next_entry;
         let Some(process) = self.process(who) else {
             return;
         };
+        let node = process.id;
         process.running.insert(lease, serial);
         self.history.push(self.now, What::Started { run, node });
-        let sickness = self.sickness(Some(message.lane.destination().as_str()), self.now);
-        let act = workload::act(self.body(delivery), run.attempt, sickness, &mut self.chance);
+        let act = self.act(delivery);
         let at = self.now + act.took;
         match act.end {
             ActEnd::Crash => self.push(at, Happening::Crash(who, lease)),
@@ -45,24 +42,88 @@ impl Fleet {
         }
     }
 
-    pub(super) fn body(&self, delivery: &Delivery) -> Body {
-        let bytes = &delivery.message.payload.bytes;
-        let number = <[u8; 4]>::try_from(&bytes[..])
-            .ok()
-            .and_then(|bytes| usize::try_from(u32::from_be_bytes(bytes)).ok());
-        // What an end causes carries an envelope and is well.
+    /// Plays one attempt; what it draws depends on nothing but the message and the attempt.
+    pub(super) fn act(&mut self, delivery: &Delivery) -> Act {
+        let message = &delivery.message;
+        let number = workload::number_in(&message.payload);
+        let ledger = &delivery.record.ledger;
+        let thing = number.map_or(u64::MAX, |number| {
+            u64::try_from(number).unwrap_or(u64::MAX) << 32
+                | u64::from(ledger.generation) << 16
+                | u64::from(ledger.attempts)
+        });
+        let mut chance = Chance::of(self.seed, 4, thing);
+        let (lane, at) = (&message.lane, self.now);
+        let (destination, kind) = (lane.destination().as_str(), lane.kind().as_str());
+        let sickness = self.sickness(Some(destination), Some(kind), at);
+        let sickness = match sickness {
+            Some(Sickness::Recovers) => self.recovers(destination, at),
+            sickness => sickness,
+        };
+        workload::act(self.body(number), ledger.attempts, sickness, &mut chance)
+    }
+
+    /// What an end causes carries an envelope and is well.
+    fn body(&self, number: Option<usize>) -> Body {
+        let number = number.and_then(|number| u32::try_from(number).ok());
         number
-            .and_then(|number| self.orders.get(number))
+            .and_then(|number| {
+                let place = self
+                    .orders
+                    .binary_search_by_key(&number, |order| order.number);
+                self.orders.get(place.ok()?)
+            })
             .map_or(Body::Well, |order| order.body)
     }
 
-    pub(super) fn sickness(&self, destination: Option<&str>, at: Timestamp) -> Option<Sickness> {
+    /// What is wrong with a destination, or with one kind of call to it.
+    pub(super) fn sickness(
+        &self,
+        destination: Option<&str>,
+        kind: Option<&str>,
+        at: Timestamp,
+    ) -> Option<Sickness> {
         let place = DESTINATIONS
             .iter()
             .position(|name| Some(*name) == destination)?;
+        let of_kind = |place: usize| KINDS.get(place).map(|(name, _)| *name);
+        let is_meant = |patient: Patient| match patient {
+            Patient::Destination(whose) => whose == place,
+            Patient::Kind(whose) => kind.is_some() && of_kind(whose) == kind,
+        };
         let mut sick = self.plan.sick.iter();
-        sick.find(|(span, whose, _)| *whose == place && span.holds(at))
-            .map(|(_, _, sickness)| *sickness)
+        sick.find(|spell| spell.span.holds(at) && is_meant(spell.patient))
+            .map(|spell| spell.sickness)
+    }
+
+    /// A destination that has just come back: what is beyond its capacity of the moment is not
+    /// answered, or by its gateway.
+    fn recovers(&mut self, destination: &str, at: Timestamp) -> Option<Sickness> {
+        let place = DESTINATIONS.iter().position(|name| *name == destination)?;
+        let is_ours = |spell: &&Spell| {
+            spell.sickness == Sickness::Recovers
+                && spell.span.holds(at)
+                && spell.patient == Patient::Destination(place)
+        };
+        let since = self.plan.sick.iter().find(is_ours)?.span.from;
+        let second = at.as_micros() / 1_000_000;
+        let calls = self.calls.entry(place).or_default();
+        if calls.0 != second {
+            *calls = (second, 0);
+        }
+        calls.1 += 1;
+        let capacity = 1 + at.since(since).as_secs();
+        let is_beyond = calls.1 > capacity;
+        if is_beyond {
+            self.reach("beyond capacity");
+        }
+        is_beyond.then(|| {
+            if self.chance.happens(30) {
+                Sickness::Hangs
+            } else {
+                Sickness::Gateway
+            }
+        })
     }
 
     pub(super) fn handled(&mut self, who: Who, handled: Handled) {
@@ -87,6 +148,7 @@ impl Fleet {
         let ended = What::Ended {
             run,
             outcome: outcome.as_str(),
+            silence: stores::silence(&outcome),
             against: stores::against(&handled.lane, &outcome, finding),
         };
         self.history.push(self.now, ended);

@@ -7,41 +7,54 @@ use waystation_core::node::{Command, Input};
 use waystation_store::MessageStore;
 
 use super::{Fleet, Happening, Who};
-use crate::stores;
+use crate::stores::{self, Notes};
 
 impl Fleet {
     pub(super) fn ask(&mut self, who: Who, command: Command) {
         // The question of a process that died meanwhile may have been on its way.
-        let is_alive = self.process(who).is_some();
-        let store = self.stores.attach();
-        if !is_alive && self.chance.happens(50) {
+        let own = self.own_time(who);
+        if own.is_none() && self.chance.happens(50) {
             return;
         }
-        let is_troubled = self.now < self.plan.quiet_at;
         let is_away = self
             .plan
             .store_outages
             .iter()
             .any(|span| span.holds(self.now));
-        let is_lost = is_troubled && self.chance.happens(self.plan.lost_answers);
+        let is_lost = self.is_troubled() && self.chance.happens(self.plan.lost_answers);
         if is_away || (is_lost && self.chance.happens(50)) {
             let trouble = if is_away {
                 Trouble::Unavailable
             } else {
+                self.reach("indeterminate, and not applied");
                 Trouble::Indeterminate
             };
-            self.answer_from_store(who, refusal(&command, trouble));
+            let believed = self.stores.believed(&command).filter(|_| !is_away);
+            self.answer_from_store(who, believed.or_else(|| refusal(&command, trouble)));
             return;
         }
+        if is_lost {
+            self.reach("indeterminate, and applied");
+        }
         let shape = is_lost.then(|| refusal(&command, Trouble::Indeterminate));
-        let history = (self.now, &mut self.history);
-        let answer = match self
+        let mut notes = Notes {
+            at: self.now,
+            history: &mut self.history,
+            told: !is_lost && own.is_some(),
+        };
+        let process = self
             .machines
             .get(who.machine)
-            .and_then(|machine| machine.process.as_ref())
-        {
-            Some(process) if is_alive => self.stores.carry_out(&process.store, command, history),
-            Some(_) | None => self.stores.carry_out(&store, command, history),
+            .and_then(|machine| machine.process.as_ref());
+        let answer = match (process, own) {
+            (Some(process), Some(own)) => {
+                self.stores
+                    .carry_out(&process.store, command, own, &mut notes)
+            }
+            (Some(_) | None, _) => {
+                let store = self.stores.attach();
+                self.stores.carry_out(&store, command, self.now, &mut notes)
+            }
         };
         self.ring_all(Some(who));
         self.answer_from_store(who, shape.unwrap_or(answer));

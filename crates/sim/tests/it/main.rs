@@ -1,4 +1,5 @@
 //! Whole fleets on virtual time.
 
 mod healing;
+mod planted;
 mod seeds;

@@ -163,6 +163,26 @@ pub async fn struck_message_is_given_alone_and_on_demand(harness: &mut dyn Harne
     assert_eq!(claimed[0].record.ledger.strikes, 1);
 }
 
+/// Also as probes of two circuits no worker is given two struck messages in one claim.
+pub async fn probes_bring_one_struck_message(harness: &mut dyn Harness) {
+    let mut scene = Scene::open(harness).await;
+    scene.send_all(vec![draft("mail"), draft("sms")]).await;
+    let panicked = Outcome::Panicked(Failure::new("panic", "boom"));
+    let both = scene.claim(2).await;
+    scene.finish_all(&both, &panicked).await;
+    for name in ["mail", "sms"] {
+        for id in scene.trip(name).await {
+            scene
+                .operate(id, Operation::Cancel("in the way".into()))
+                .await;
+        }
+    }
+    scene.pass(secs(3600));
+    let claimed = scene.claim(10).await;
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].record.standing, Standing::Struck);
+}
+
 /// The law: a claim never gives a message past its expiry, and cancels it where it meets it.
 pub async fn expired_message_is_cancelled(harness: &mut dyn Harness) {
     let mut scene = Scene::open(harness).await;

@@ -95,6 +95,28 @@ pub async fn dead_nodes_leases_are_lost_at_once(harness: &mut dyn Harness) {
     }
 }
 
+/// A lease is prolonged by a length: what a clock shows that is behind store time does not matter.
+pub async fn slow_clock_shortens_no_lease(harness: &mut dyn Harness) {
+    let mut scene = Scene::open(harness).await;
+    let id = scene.send(draft("mail")).await;
+    let run = scene.claim_one().await;
+    let slow = scene.now;
+    // Another node's clock is far ahead, and store time with it; the lease is not over yet.
+    scene.pass(LEASE - secs(1));
+    assert_eq!(scene.lost().await, []);
+    let extended = scene
+        .store
+        .extend(vec![run.lease()], slow + LEASE, slow)
+        .await
+        .expect("extends");
+    assert_eq!(extended, [Extended::Until(scene.now + LEASE)]);
+    scene.pass(LEASE - secs(1));
+    assert_eq!(scene.lost().await, []);
+    assert_eq!(scene.state(id).await, State::Leased);
+    scene.pass(secs(1));
+    assert_eq!(ids(&scene.lost().await), [id]);
+}
+
 /// A node that leaves keeps nothing.
 pub async fn leaving_ends_tied_leases(harness: &mut dyn Harness) {
     let scene = Scene::open(harness).await;

@@ -91,6 +91,7 @@ macro_rules! store_conformance {
                 lanes_behind_one_gate_share_it
                 kinds_and_queues_limit_a_claim
                 struck_message_is_given_alone_and_on_demand
+                probes_bring_one_struck_message
                 expired_message_is_cancelled
                 expiry_sets_off_its_follow_up
                 claim_says_when_to_come_again
@@ -106,6 +107,7 @@ macro_rules! store_conformance {
                 extended_lease_is_not_lost
                 stale_lease_is_not_extended
                 leases_are_read_back
+                slow_clock_shortens_no_lease
                 grace_that_is_over_is_given_for_a_last_look
                 lost_last_look_is_given_again
                 attempts_are_contiguous_across_losses

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use waystation_core::exchange::{ClaimRequest, ClaimWhat, Claimed};
+use waystation_core::flaw::Flaw;
 use waystation_core::gate::Permit;
 use waystation_core::message::{CancelReason, Reason, State as MessageState};
 use waystation_core::name::{GateKey, Kind, KindPattern, Lane, Queue};
@@ -277,6 +278,7 @@ impl Due<'_> {
             .filter(|lane| rules::passes(lane, circuit))
             .filter(|lane| matches!(self.permit(lane), Permit::Probe { check: false, .. }))
             .collect();
+        let may_be_struck = self.struck && !self.gave_struck();
         loop {
             let now = self.state.now;
             let order = |lane: &&Lane| self.state.lanes.get(*lane).map(|lane| &lane.order);
@@ -287,7 +289,7 @@ impl Due<'_> {
             let struck = || {
                 through
                     .iter()
-                    .filter(|_| self.struck)
+                    .filter(|_| may_be_struck)
                     .filter_map(|lane| order(lane)?.longest_struck(now, &self.skipped))
                     .min()
             };
@@ -298,10 +300,15 @@ impl Due<'_> {
         }
     }
 
+    /// Tells whether a struck message is among what this claim gives, as a probe or otherwise.
+    fn gave_struck(&self) -> bool {
+        let has_one = |number: &u64| self.state.row(*number).record.ledger.strikes > 0;
+        self.given.iter().any(has_one)
+    }
+
     /// Gives the longest-due struck message of the open lanes, if this worker may have one.
     fn take_struck(&mut self) {
-        let has_one = |number: &u64| self.state.row(*number).record.ledger.strikes > 0;
-        if !self.struck || self.given.iter().any(has_one) {
+        if !self.struck || self.gave_struck() {
             return;
         }
         let open: Vec<Lane> = self
@@ -376,7 +383,11 @@ impl Due<'_> {
             let Some(lane) = self.state.lanes.get(&allotment.lane) else {
                 return;
             };
-            let slots = lane.slots;
+            let slots = if self.state.flaws.has(Flaw::PriorityStarves) {
+                0
+            } else {
+                lane.slots
+            };
             let picked = lane
                 .order
                 .pick(slots, allotment.fresh_since, now, &self.skipped);

@@ -59,7 +59,8 @@ impl MessageStore for Memory {
         now: Timestamp,
     ) -> Result<Vec<Extended>, StoreError> {
         Ok(self.lock(|state| {
-            state.at(now);
+            // As long as was asked for, also where the asker's clock is behind store time.
+            let until = state.at(now) + until.since(now);
             let extended = leases.iter().map(|lease| state.extend(*lease, until));
             extended.collect()
         }))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use waystation_core::decide::refund;
 use waystation_core::exchange::{HealRequest, Healed, MassFailure};
+use waystation_core::flaw::Flaw;
 use waystation_core::gate::{CircuitState, RefundDue};
 use waystation_core::message::{Ledger, Standing, State as MessageState};
 use waystation_core::name::GateKey;
@@ -125,6 +126,7 @@ impl State {
         };
         let now = self.now;
         let is_down = self.gate_view(&due.gate).state != CircuitState::Closed;
+        let keeps_due_at = self.flaws.has(Flaw::PullForwardLost);
         healed.work |= self.change(number, |row| {
             row.record.ledger = ledger;
             mark_refunded(row, failures);
@@ -132,7 +134,7 @@ impl State {
             if was_grace {
                 row.record.standing = rules::standing_of(&row.record.ledger);
             }
-            if is_down || was_grace {
+            if (is_down || was_grace) && !keeps_due_at {
                 row.record.due_at = row.record.due_at.min(now);
             }
             row.record.due_at <= now && row.record.standing != Standing::Blocked

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use waystation_core::flaw::Flaws;
 use waystation_core::gate::Gate;
 use waystation_core::message::NodeId;
 use waystation_core::name::Lane;
@@ -82,9 +83,26 @@ impl Memory {
     /// same id.
     #[must_use]
     pub fn with_number(number: u64) -> Self {
+        Self::of(State::new(number, Flaws::NONE))
+    }
+
+    /// Opens an empty store that has these flaws, to show that a suite finds them.
+    #[must_use]
+    pub fn with_flaws(flaws: Flaws) -> Self {
+        Self::of(State::new(1, flaws))
+    }
+
+    /// Gives a store of its own that holds the same: what is done to one of them is not done to the
+    /// other.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self::of(self.lock(|state| state.clone()))
+    }
+
+    fn of(state: State) -> Self {
         Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(number)),
+                state: Mutex::new(state),
                 version: AtomicU64::new(0),
                 bell: Notify::new(),
             }),

@@ -9,7 +9,7 @@ use super::row::Row;
 use crate::rules::{self, Class};
 
 /// Ready messages by level, due time and acceptance, and by due time alone; struck ones apart.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct LaneOrder {
     by_level: BTreeSet<(u8, Timestamp, u64)>,
     by_due: BTreeSet<(Timestamp, u64)>,

@@ -6,8 +6,9 @@ use std::fmt;
 
 use waystation_core::decide::Disposition;
 use waystation_core::exchange::{
-    Evidence, MassFailure, SettleAnswer, SettleRequest, Settled, Settlement,
+    Evidence, Lease, MassFailure, SettleAnswer, SettleRequest, Settled, Settlement,
 };
+use waystation_core::flaw::Flaw;
 use waystation_core::gate::{CircuitState, FoldContext, GateChange, Population};
 use waystation_core::mass::Death;
 use waystation_core::message::{
@@ -16,6 +17,7 @@ use waystation_core::message::{
 use waystation_core::name::{GateKey, Lane};
 use waystation_core::policy::{OnDeadHead, Policies};
 
+use super::row::Row;
 use super::state::{LaneState, State};
 use crate::AttemptRow;
 use crate::rules;
@@ -69,13 +71,25 @@ impl State {
         })
     }
 
+    /// Gives the row that a settlement under this lease changes: the lease's, while it is one.
+    fn may_settle(&self, lease: Lease) -> Option<&Row> {
+        if self.flaws.has(Flaw::NoFenceCheck) {
+            return self.find(lease.id);
+        }
+        if self.flaws.has(Flaw::SettledTwice) {
+            let row = self.find(lease.id)?;
+            return (row.record.fence == lease.fence).then_some(row);
+        }
+        self.held(lease)
+    }
+
     fn settle_one(
         &mut self,
         settlement: &Settlement,
         policies: &Policies,
         batch: &mut Batch,
     ) -> Settled {
-        let Some(row) = self.held(settlement.lease) else {
+        let Some(row) = self.may_settle(settlement.lease) else {
             return Settled::Stale;
         };
         let (number, lane) = (row.number, row.message.lane.clone());
@@ -99,7 +113,8 @@ impl State {
                 self.count_death(&lane);
                 policies.queue(lane.queue()).on_dead_head == OnDeadHead::Skip
             }
-            MessageState::Waiting | MessageState::Leased | MessageState::Parked => false,
+            MessageState::Waiting => self.flaws.has(Flaw::OrderBrokenOnRetry),
+            MessageState::Leased | MessageState::Parked => false,
         };
         if leaves_line && let Some(next) = self.leave_line(number) {
             batch.touched.insert(self.row(next).message.lane.clone());

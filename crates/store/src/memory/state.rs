@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use waystation_core::flaw::Flaws;
 use waystation_core::gate::{Gate, GateSet, GateView};
 use waystation_core::mass::Deaths;
 use waystation_core::message::{
@@ -20,6 +21,7 @@ use crate::StateCounts;
 use crate::rules::{self, Minute};
 
 /// Everything.
+#[derive(Clone)]
 pub(super) struct State {
     /// The latest time seen.
     pub(super) now: Timestamp,
@@ -47,10 +49,12 @@ pub(super) struct State {
     pub(super) next_incident: u64,
     /// Counts claims of due messages.
     pub(super) turn: u64,
+    /// None but in suites that show that it would be found.
+    pub(super) flaws: Flaws,
 }
 
 /// One lane.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct LaneState {
     pub(super) counts: StateCounts,
     pub(super) order: LaneOrder,
@@ -63,7 +67,7 @@ pub(super) struct LaneState {
 }
 
 /// The sequence of one ordering key.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Line {
     next: u64,
     /// The highest place that was ever leased.
@@ -84,7 +88,7 @@ pub(super) struct Known {
 }
 
 impl State {
-    pub(super) fn new(number: u64) -> Self {
+    pub(super) fn new(number: u64, flaws: Flaws) -> Self {
         Self {
             now: Timestamp::EPOCH,
             number,
@@ -92,7 +96,7 @@ impl State {
             next_row: 1,
             lanes: BTreeMap::new(),
             lines: BTreeMap::new(),
-            gates: GateSet::default(),
+            gates: GateSet::with_flaws(flaws),
             leased: BTreeMap::new(),
             leases: BTreeSet::new(),
             graces: BTreeSet::new(),
@@ -106,6 +110,7 @@ impl State {
             gone: BTreeSet::new(),
             next_incident: 1,
             turn: 0,
+            flaws,
         }
     }
 

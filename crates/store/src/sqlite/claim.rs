@@ -312,7 +312,7 @@ impl Due<'_, '_> {
         }
         loop {
             let mut longest = self.longest_of(&through, false)?;
-            if longest.is_none() && self.struck {
+            if longest.is_none() && self.struck && !self.gave_struck {
                 longest = self.longest_of(&through, true)?;
             }
             let Some(row) = longest else {

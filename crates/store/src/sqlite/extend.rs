@@ -24,14 +24,15 @@ pub(super) const NEXT_GRACE: &str = "SELECT grace_at FROM extra INDEXED BY extra
 type Late = (Vec<(Timestamp, Stored)>, Option<Timestamp>);
 
 impl State<'_> {
-    /// Makes leases end at `until`, if they are still theirs. One answer a lease, in order.
+    /// Makes leases end as long from now as `until` is from the asker's `now`, if they are still theirs. One answer a lease, in order.
     pub(super) fn extend(
         &mut self,
         leases: &[Lease],
         until: Timestamp,
         now: Timestamp,
     ) -> Answer<Vec<Extended>> {
-        self.at(now);
+        // As long as was asked for, also where the asker's clock is behind store time.
+        let until = self.at(now) + until.since(now);
         let mut answers = Vec::with_capacity(leases.len());
         let mut by_claim: BTreeMap<i64, Vec<Stored>> = BTreeMap::new();
         for lease in leases {

@@ -6,6 +6,7 @@ mod fsck;
 mod images;
 mod memory;
 mod model;
+mod planted;
 mod script;
 mod sqlite;
 mod teeth;

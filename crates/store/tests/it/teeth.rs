@@ -8,8 +8,9 @@ use waystation_core::exchange::{
     ClaimRequest, ClaimWhat, Claimed, Delivery, EnqueueAnswer, EnqueueRequest, Extended,
     HealRequest, Healed, Lease, ProbeReport, SettleAnswer, SettleRequest,
 };
+use waystation_core::flaw::{Flaw, Flaws};
 use waystation_core::gate::{GateChange, GateOrder, GateView};
-use waystation_core::message::{MessageId, NodeId};
+use waystation_core::message::{Draft, Epoch, MessageId, NodeId, State};
 use waystation_core::name::{GateKey, Lane};
 use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
@@ -22,7 +23,7 @@ use waystation_store::{
 
 /// Which law is broken, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fault {
+pub(crate) enum Fault {
     /// None: the wrapping itself breaks nothing.
     Sound,
     /// Settles whatever fence is shown.
@@ -51,11 +52,13 @@ enum Fault {
     ForgetsExpiry,
     /// Believes every clock.
     GoesBackwards,
+    /// Has a flaw of the common list: in the model itself, or around it.
+    Planted(Flaw),
 }
 
 /// A store that breaks one law.
 #[derive(Debug)]
-struct Broken {
+pub(crate) struct Broken {
     inner: Memory,
     fault: Fault,
     given: Mutex<Vec<Delivery>>,
@@ -98,6 +101,30 @@ impl Broken {
         let fresh = claimed.deliveries.clone();
         claimed.deliveries.extend(given.iter().cloned());
         given.extend(fresh);
+    }
+}
+
+/// The same message once more.
+fn copy(row: &MessageRow, policies: Arc<Policies>, now: Timestamp) -> EnqueueRequest {
+    let message = &row.message;
+    let draft = Draft {
+        lane: message.lane.clone(),
+        key: message.key.clone(),
+        priority: message.priority,
+        due_at: None,
+        expires_at: None,
+        max_attempts: message.max_attempts,
+        headers: Arc::clone(&message.headers),
+        payload: message.payload.clone(),
+        idempotency: None,
+        cause: None,
+    };
+    EnqueueRequest {
+        now,
+        node: NodeId(0),
+        drafts: vec![draft],
+        policies,
+        birth: None,
     }
 }
 
@@ -167,10 +194,17 @@ impl MessageStore for Broken {
 
     async fn extend(
         &self,
-        leases: Vec<Lease>,
+        mut leases: Vec<Lease>,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<Vec<Extended>, StoreError> {
+        for lease in &mut leases {
+            if let Some(row) = self.inner.get(lease.id, now).await?
+                && self.has(Fault::Planted(Flaw::StaleRenewal))
+            {
+                lease.fence = row.record.fence;
+            }
+        }
         self.inner.extend(leases, until, now).await
     }
 
@@ -187,6 +221,16 @@ impl MessageStore for Broken {
                 let again = settlement.evidence.clone();
                 settlement.evidence.extend(again);
             }
+            if self.has(Fault::Planted(Flaw::LateWordMoves)) {
+                for piece in &mut settlement.evidence {
+                    piece.epoch = Epoch(u64::MAX);
+                }
+            }
+        }
+        if self.has(Fault::Planted(Flaw::MassFailureFloods)) {
+            Arc::make_mut(&mut request.policies)
+                .default_queue
+                .dead_budget = u32::MAX;
         }
         self.inner.settle(request).await
     }
@@ -266,6 +310,14 @@ impl AdminStore for Broken {
         policies: Arc<Policies>,
         now: Timestamp,
     ) -> Result<Operated, StoreError> {
+        if self.has(Fault::Planted(Flaw::ReplayCopies))
+            && operation == Operation::Retry
+            && let Some(row) = self.inner.get(id, now).await?
+            && row.record.state == State::Dead
+        {
+            self.inner.enqueue(copy(&row, policies, now)).await?;
+            return Ok(Operated::Done(Box::new(row)));
+        }
         self.inner.operate(id, operation, policies, now).await
     }
 
@@ -303,11 +355,16 @@ impl Store for Broken {
     }
 }
 
-struct BrokenHarness(Arc<Broken>);
+pub(crate) struct BrokenHarness(Arc<Broken>);
 
 impl BrokenHarness {
-    fn new(fault: Fault) -> Self {
-        Self(Broken::new(Memory::new(), fault))
+    pub(crate) fn new(fault: Fault) -> Self {
+        let flaws = if let Fault::Planted(flaw) = fault {
+            Flaws::only(flaw)
+        } else {
+            Flaws::NONE
+        };
+        Self(Broken::new(Memory::with_flaws(flaws), fault))
     }
 }
 

@@ -59,7 +59,10 @@ fn half_open_back_to_open_is_no_trip() {
 
 /// A destination that two of its operations have opened, one minute later.
 fn opened_by_two() -> Scene {
-    let mut scene = Scene::new();
+    opened_by_two_in(Scene::new())
+}
+
+fn opened_by_two_in(mut scene: Scene) -> Scene {
     scene.fail(&operation("a"), 5);
     scene.later(1.0).fail(&operation("b"), 5);
     assert_eq!(scene.state(&smtp()), CircuitState::Open);
@@ -68,7 +71,11 @@ fn opened_by_two() -> Scene {
 
 #[test]
 fn while_a_destination_is_down_its_operations_do_not_probe() {
-    let mut scene = opened_by_two();
+    operations_wait(Scene::new());
+}
+
+pub(super) fn operations_wait(scene: Scene) {
+    let mut scene = opened_by_two_in(scene);
     // The operation's own probe would be due now, a second before the destination's.
     scene.later(59.5);
     let until = scene.now + PROBE_LEASE;

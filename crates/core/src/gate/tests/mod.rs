@@ -4,6 +4,7 @@ mod clock;
 mod destination;
 mod people;
 mod permits;
+mod planted;
 mod probes;
 mod properties;
 mod ramps;
@@ -16,6 +17,7 @@ use super::{
     CircuitState, FoldContext, Gate, GateChange, GateOrder, GateSet, GateStatus, Permit, Population,
 };
 use crate::exchange::{Evidence, ProbeToken};
+use crate::flaw::{Flaw, Flaws};
 use crate::message::MessageId;
 use crate::name::{Destination, GateKey, Kind, Lane, Queue};
 use crate::outcome::Verdict;
@@ -69,6 +71,13 @@ fn lane(kind: &str) -> Lane {
 impl Scene {
     fn new() -> Self {
         Self::with(CircuitPolicy::default())
+    }
+
+    /// A scene whose gates have a flaw.
+    fn flawed(flaw: Flaw) -> Self {
+        let mut scene = Self::new();
+        scene.set = GateSet::with_flaws(Flaws::only(flaw));
+        scene
     }
 
     fn with(circuit: CircuitPolicy) -> Self {

@@ -29,6 +29,20 @@ fn a_probe_that_was_handed_back_or_lost_is_repeated_at_once() {
 }
 
 #[test]
+fn a_probe_that_fails_of_another_cause_is_repeated_after_open_for() {
+    let mut scene = Scene::new();
+    let probe = scene.due().probe("a");
+    let mut nothing = scene.evidence(&smtp(), Verdict::Nothing);
+    nothing.probe = Some(probe[0].1);
+    let mut by_code = scene.evidence(&operation("a"), Verdict::Failure);
+    by_code.id = nothing.id;
+    scene.fold(&[nothing, by_code]);
+    assert_eq!(scene.state(&smtp()), CircuitState::Open);
+    let at = scene.now + secs(60.0);
+    assert_eq!(scene.status(&smtp()).next_probe_at, Some(at));
+}
+
+#[test]
 fn a_probe_is_due_after_open_for_give_or_take_a_tenth() {
     for (roll, wait) in [(0.0, 54.0), (0.5, 60.0), (0.999_999, 66.0)] {
         let mut scene = Scene::new();

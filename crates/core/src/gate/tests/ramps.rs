@@ -4,7 +4,10 @@ use super::*;
 
 /// A destination whose ramp begins after a minute of so many calls a second.
 fn after(per_second: u32) -> Scene {
-    let mut scene = Scene::new();
+    ramping_after(per_second, Scene::new())
+}
+
+fn ramping_after(per_second: u32, mut scene: Scene) -> Scene {
     for _ in 0..60 {
         scene.succeed(&smtp(), per_second);
         scene.later(1.0);
@@ -50,7 +53,11 @@ fn a_ramp_grows_twentyfold_within_ramp_a_little_each_second() {
 
 #[test]
 fn a_failure_halves_the_ramp_at_most_once_a_second_and_costs_that_seconds_growth() {
-    let mut scene = after(200);
+    halves(Scene::new());
+}
+
+pub(super) fn halves(scene: Scene) {
+    let mut scene = ramping_after(200, scene);
     scene.later(10.0);
     let before = rate(&scene);
     scene.fail(&smtp(), 1);
