@@ -398,6 +398,7 @@ impl Fleet {
             | Event::Rejected { .. }
             | Event::StaleSettlement { .. }
             | Event::LeaseLost { .. }
+            | Event::LeasesLost { .. }
             | Event::GateChanged(_)
             | Event::Refunded { .. }
             | Event::Expired { .. }

@@ -92,7 +92,8 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
         Event::StoreTroubled { error, .. } | Event::StoreCorrupt { error } => {
             of.error = Some(error);
         }
-        Event::Expired { count }
+        Event::LeasesLost { count }
+        | Event::Expired { count }
         | Event::Pruned { count }
         | Event::Committed { changes: count, .. }
         | Event::Draining { running: count }
@@ -138,6 +139,12 @@ pub(super) fn sentence(event: &Event) -> String {
             format!(
                 "the lease of message {id} in lane {lane} ended without an outcome; it goes out again"
             )
+        }
+        Event::LeasesLost { count: 1 } => {
+            "1 lease ended without an outcome; its message goes out again".to_owned()
+        }
+        Event::LeasesLost { count } => {
+            format!("{count} leases ended without an outcome; their messages go out again")
         }
         Event::GateChanged(change) => of_change(change),
         Event::Refunded { gate, count } => {

@@ -236,6 +236,7 @@ impl Metrics {
             Event::Refunded { gate, count } => self.count_refunded(gate, *count),
             // These are seen in what the store counts, or are for the log alone.
             Event::StaleSettlement { .. }
+            | Event::LeasesLost { .. }
             | Event::MassFailure(_)
             | Event::Expired { .. }
             | Event::Pruned { .. }
