@@ -125,7 +125,8 @@ fn run_config(command: &ConfigCommand) -> Result<ExitCode, Failure> {
     let wrong = |error: config::ConfigError| Failure::Wrong(error.to_string());
     match command {
         ConfigCommand::Check(source) => {
-            let (_, settings) = config::load(&source.overrides(), &System).map_err(wrong)?;
+            let (config, settings) = config::load(&source.overrides(), &System).map_err(wrong)?;
+            warn(&config);
             let world: Arc<dyn World> = Arc::new(SystemWorld::default());
             handlers::build(&settings, &world)?;
             paper::out("the configuration is good");
@@ -137,6 +138,12 @@ fn run_config(command: &ConfigCommand) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn warn(config: &config::Config) {
+    for warning in config::warnings(config) {
+        paper::complain(&format!("warning: {warning}"));
+    }
 }
 
 /// What is printed.

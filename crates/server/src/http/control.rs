@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Request, Response, StatusCode};
-use waystation_core::gate::GateOrder;
+use waystation_core::event::Event;
+use waystation_core::gate::{GateChange, GateOrder};
 use waystation_core::message::IncidentId;
 use waystation_core::name::{Destination, GateKey, Kind, Lane, Queue};
 use waystation_core::time::Timestamp;
@@ -181,10 +182,12 @@ async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<B
             return Err(no_circuit());
         }
     }
-    app.station
+    let change = app
+        .station
         .admin()
         .order(key.clone(), order, Arc::clone(&policies), now)
         .await?;
+    tell(app, change);
     let rows = app.station.admin().circuits(policies, now).await?;
     let row = rows
         .iter()
@@ -192,6 +195,13 @@ async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<B
         .ok_or_else(no_circuit)?;
     let view = CircuitView::new(row).ok_or_else(no_circuit)?;
     Ok(json(StatusCode::OK, &view))
+}
+
+/// Tells what a person's order changed: the engine hears only of what its own calls change.
+fn tell(app: &App, change: Option<GateChange>) {
+    if let Some(change) = change {
+        app.telemetry.tell(&Event::GateChanged(change));
+    }
 }
 
 /// Stops all starts of a queue, until a time or until it is resumed.
@@ -248,15 +258,14 @@ async fn order_queue(
         )
     })?;
     let now = app.station.now();
-    app.station
-        .admin()
-        .order(
-            GateKey::Queue(queue.clone()),
-            order,
-            app.station.policies(),
-            now,
-        )
-        .await?;
+    let gate = GateKey::Queue(queue.clone());
+    let admin = app.station.admin();
+    tell(
+        app,
+        admin
+            .order(gate, order, app.station.policies(), now)
+            .await?,
+    );
     let rows = app.station.admin().queues(now).await?;
     // A queue may be paused before its first message.
     let row = rows
@@ -286,7 +295,7 @@ pub(crate) async fn lane_unpark(
 
 /// Cancels a lane's parked messages, or those of one incident.
 #[utoipa::path(post, path = "/v1/lanes/{lane}/cancel", tag = "acting", params(("lane" = String, Path, description = "queue:destination:kind")), request_body = Option<schemas::Release>, responses(
-    (status = 200, body = schemas::Released),
+    (status = 200, body = schemas::Cancelled),
     (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lane_cancel(
@@ -339,5 +348,10 @@ async fn release(app: &App, name: &str, cancel: bool, request: Request<Body>) ->
         released += count;
         more = count == RELEASE_CHUNK;
     }
-    Ok(json(StatusCode::OK, &schemas::Released { released, more }))
+    Ok(if cancel {
+        let cancelled = released;
+        json(StatusCode::OK, &schemas::Cancelled { cancelled, more })
+    } else {
+        json(StatusCode::OK, &schemas::Released { released, more })
+    })
 }

@@ -16,7 +16,7 @@ use super::messages::{parse_id, unknown};
 use super::problem::{Problem, ProblemBody};
 use super::reply::json;
 use super::views::Time;
-use crate::text::{duration_text, time_text};
+use crate::text::{rough_text, time_text};
 
 /// What a person can do next.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -136,7 +136,7 @@ fn summary(row: &MessageRow, paused: bool, until: Option<Timestamp>, now: Timest
     let ledger = &row.record.ledger;
     let waits = row.record.state == MessageState::Waiting;
     let soon = until.filter(|_| waits).map_or_else(String::new, |until| {
-        format!("; goes on in {}", duration_text(until.since(now)))
+        format!("; goes on in {}", rough_text(until.since(now)))
     });
     let kind = row.message.lane.kind();
     let what = match row.view {

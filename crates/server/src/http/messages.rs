@@ -15,7 +15,7 @@ use waystation_store::{Edit, Operated, Operation};
 use super::fields::Object;
 use super::problem::{Code, Problem, ProblemBody};
 use super::query::{Query, listing};
-use super::reply::{batch_max, json, media_type, read_body, read_json, single_max};
+use super::reply::{batch_max, json, media_type, no_media_type, read_body, read_json, single_max};
 use super::submit::{self, Submission};
 use super::views::{
     Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,
@@ -38,9 +38,19 @@ type Answer = Result<Response<Body>, Problem>;
 ))]
 pub(crate) async fn submit(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
-    let answer = accept_one(&app, &parts, body).await;
+    let answer = match throttle(&app) {
+        Ok(()) => accept_one(&app, &parts, body).await,
+        Err(problem) => Err(problem),
+    };
     count_refusal(&app, &answer);
     answer
+}
+
+fn throttle(app: &App) -> Result<(), Problem> {
+    match &app.throttle {
+        Some(throttle) => throttle.take(app.station.now()),
+        None => Ok(()),
+    }
 }
 
 async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
@@ -49,14 +59,9 @@ async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
     let opaque = headers.contains_key("waystation-kind");
     let structured = media.eq_ignore_ascii_case(cloudevents::STRUCTURED);
     let binary = headers.contains_key("ce-specversion");
-    let plain = media.is_empty() || media.eq_ignore_ascii_case("application/json");
+    let plain = media.eq_ignore_ascii_case("application/json");
     if !(opaque || structured || binary || plain) {
-        return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            format!(
-                "{media:?} is not understood as a message; send application/json, application/cloudevents+json, or any type with the header Waystation-Kind"
-            ),
-        ));
+        return Err(not_a_message(media));
     }
     let key = submit::idempotency_header(headers)?;
     let bytes = read_body(app, headers, body, single_max(app.payload_max)).await?;
@@ -86,9 +91,28 @@ async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
     store_one(app, headers, submission).await
 }
 
+/// What a message may be sent as.
+const MEDIA: &str = "Content-Type: application/json, application/cloudevents+json, or any type with the header Waystation-Kind";
+
+fn not_a_message(media: &str) -> Problem {
+    if media.is_empty() {
+        return no_media_type(MEDIA);
+    }
+    let shown: String = media.chars().take(128).collect();
+    Problem::new(
+        Code::UnsupportedMediaType,
+        format!("{shown:?} is not understood as a message; send {MEDIA}"),
+    )
+}
+
 async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_>) -> Answer {
+    let point: &(dyn Fn(&str) -> String + Sync) = if headers.contains_key("waystation-kind") {
+        &|field| format!("Waystation-{field}").replace('_', "-")
+    } else {
+        &|field| format!("/{field}")
+    };
     submission.headers = submit::with_trace(submission.headers, headers);
-    let draft = submission.into_draft(&app.station.policies(), app.station.now(), "")?;
+    let draft = submission.into_draft(&app.station.policies(), app.station.now(), point)?;
     let lane = draft.lane.clone();
     let stored = match app.station.submit(vec![draft]).await? {
         EnqueueAnswer::Stored(stored) => stored,
@@ -157,7 +181,10 @@ fn count_refusal(app: &App, answer: &Answer) {
 ))]
 pub(crate) async fn submit_batch(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
-    let answer = accept_batch(&app, &parts, body).await;
+    let answer = match throttle(&app) {
+        Ok(()) => accept_batch(&app, &parts, body).await,
+        Err(problem) => Err(problem),
+    };
     count_refusal(&app, &answer);
     answer
 }
@@ -216,7 +243,9 @@ fn read_batch(app: &App, headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<Draft
                 submission.headers = submit::with_trace(submission.headers, headers);
                 submission
             })
-            .and_then(|submission| submission.into_draft(&policies, now, &at));
+            .and_then(|submission| {
+                submission.into_draft(&policies, now, &|field| format!("{at}/{field}"))
+            });
         match read {
             Ok(draft) => drafts.push(draft),
             Err(problem) if problem.code == Code::UnknownField => unknown.extend(problem.errors),

@@ -13,6 +13,7 @@ mod door;
 mod explain;
 mod fields;
 mod headers;
+mod heads;
 mod lane_views;
 mod leases;
 mod messages;
@@ -26,6 +27,7 @@ mod schemas;
 mod serve;
 mod socket;
 mod submit;
+mod throttle;
 mod views;
 
 use std::sync::Arc;
@@ -38,9 +40,11 @@ use crate::telemetry::Telemetry;
 
 pub(crate) use door::Door;
 pub(crate) use pages::markdown as errors_markdown;
+pub(crate) use reply::refused_max;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
 pub(crate) use serve::serve;
+pub(crate) use throttle::Throttle;
 
 /// What every handler of the API needs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) telemetry: Arc<Telemetry>,
     /// The largest payload, in bytes.
     pub(crate) payload_max: usize,
+    /// How many submits a second are taken; all where there is none.
+    pub(crate) throttle: Option<Throttle>,
     /// The longest a body may take to arrive.
     pub(crate) body_timeout: Duration,
     /// Cancelled once shutdown begins: long polls end then.

@@ -24,6 +24,12 @@ pub(crate) fn batch_max(payload_max: usize) -> usize {
     payload_max.max(BATCH_BYTES_MAX) + ENVELOPE_BYTES_MAX
 }
 
+/// How much of what a refused client still sends is taken and dropped: eight times one message, or
+/// twice a batch.
+pub(crate) fn refused_max(payload_max: usize) -> usize {
+    (8 * single_max(payload_max)).max(2 * batch_max(payload_max))
+}
+
 /// Reads a body.
 ///
 /// # Errors
@@ -56,7 +62,8 @@ pub(crate) async fn read_body(
 /// Reads a JSON body; an absent one is an empty object where that is allowed.
 ///
 /// # Errors
-/// As [`read_body`]; `unsupported_media_type` unless it says that it is JSON.
+/// As [`read_body`]; `unsupported_media_type` unless it says that it is JSON. A body that says
+/// nothing is refused too: a page of a foreign name can make a browser send such a one.
 pub(crate) async fn read_json(
     app: &App,
     headers: &HeaderMap,
@@ -65,11 +72,21 @@ pub(crate) async fn read_json(
 ) -> Result<Bytes, Problem> {
     check_json(headers)?;
     let bytes = read_body(app, headers, body, limit).await?;
-    Ok(if bytes.is_empty() {
-        Bytes::from_static(b"{}")
-    } else {
-        bytes
-    })
+    if bytes.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    if media_type(headers).is_empty() {
+        return Err(no_media_type("Content-Type: application/json"));
+    }
+    Ok(bytes)
+}
+
+/// Refuses a body that does not say what it is.
+pub(crate) fn no_media_type(way_out: &str) -> Problem {
+    Problem::new(
+        Code::UnsupportedMediaType,
+        format!("the header Content-Type is missing; send {way_out}"),
+    )
 }
 
 /// Gives the media type of a request's body in lower case, without parameters; empty where none is said.
@@ -89,7 +106,10 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
     Err(Problem::new(
         Code::UnsupportedMediaType,
-        format!("{media:?} is not understood here; send application/json"),
+        format!(
+            "{:?} is not understood here; send application/json",
+            media.chars().take(128).collect::<String>()
+        ),
     ))
 }
 

@@ -4,13 +4,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
-use hyper::body::Incoming;
+use axum::http::{Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,14 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::door::Door;
+use super::heads::{HEAD_BYTES_MAX, HEADERS_MAX, RequestIds};
 use super::problem::{Code, Problem};
-use super::socket::{Caller, Socket};
+use super::socket::{Caller, Refused, Socket, linger};
 use crate::{supervise, telemetry};
 
-/// The most headers of a request.
-const HEADERS_MAX: usize = 64;
-/// The most bytes of a request's head; a body of any size passes through a buffer of this size.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long connections may take to end once everything else has.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long to wait when the system has no more sockets to give.
@@ -43,6 +39,9 @@ pub(crate) struct Limits {
     pub(crate) header_timeout: Duration,
     /// For taking a piece of an answer.
     pub(crate) write_timeout: Duration,
+    /// For what a refused client still sends: it is taken and dropped up to here, for a client that
+    /// is cut off while it sends never reads why.
+    pub(crate) refused_bytes: usize,
 }
 
 /// What all connections share.
@@ -50,9 +49,7 @@ pub(crate) struct Limits {
 struct Shared {
     router: Router,
     door: Door,
-    /// Distinguishes the requests of this process from those of another one's.
-    seed: u32,
-    requests: AtomicU64,
+    ids: Arc<RequestIds>,
 }
 
 /// The connection is closed without an answer.
@@ -75,16 +72,10 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let mut seed = [0_u8; 4];
-    // Without chance the ids are still unique within the process.
-    if getrandom::fill(&mut seed).is_err() {
-        seed = std::process::id().to_le_bytes();
-    }
     let shared = Arc::new(Shared {
         router,
         door,
-        seed: u32::from_le_bytes(seed),
-        requests: AtomicU64::new(0),
+        ids: Arc::new(RequestIds::new()),
     });
     let room = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
@@ -100,26 +91,44 @@ pub(crate) async fn serve(
         let shared = Arc::clone(&shared);
         let stream = Arc::new(stream);
         let caller = Caller(Arc::clone(&stream));
+        let refused = Refused::default();
+        let (socket, noted) = (
+            Socket::new(
+                Arc::clone(&stream),
+                limits.write_timeout,
+                Arc::clone(&shared.ids),
+                refused.clone(),
+            ),
+            refused.clone(),
+        );
         let service = service_fn(move |mut request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
             if request.uri().path() == super::leases::PATH {
                 request.extensions_mut().insert(caller.clone());
             }
-            async move { answer(&shared, request, local).await }
+            let noted = noted.clone();
+            async move {
+                let has_body = !request.body().is_end_stream();
+                let answered = answer(&shared, request, local).await;
+                if has_body && answered.as_ref().is_ok_and(|it| is_refusal(it.status())) {
+                    noted.note();
+                }
+                answered
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(
-                TokioIo::new(Socket::new(stream, limits.write_timeout)),
-                service,
-            );
+            .serve_connection(TokioIo::new(socket), service);
         let connection = graceful.watch(connection);
         // How a connection ends, by fault of the client or not, is no news to anybody.
         drop(supervise::start(async move {
             drop(connection.await);
+            if refused.is_noted() {
+                linger(&stream, limits.refused_bytes).await;
+            }
             drop(permit);
         }));
     }
@@ -154,9 +163,9 @@ async fn answer(
     request: Request<Incoming>,
     local: SocketAddr,
 ) -> Result<Response<Body>, CutOff> {
-    let number = shared.requests.fetch_add(1, Ordering::Relaxed);
+    let number = shared.ids.draw();
     if let Err(problem) = shared.door.check(request.uri(), request.headers(), local) {
-        return Ok(problem.respond(request_id(shared, number)));
+        return Ok(problem.respond(shared.ids.text(number)));
     }
     // A router is ready at all times, and a clone of it is a counter's step.
     let routed: Result<Response<Body>, Infallible> =
@@ -166,7 +175,7 @@ async fn answer(
         None => Ok(response),
         Some(problem) if problem.cut_off => Err(CutOff),
         Some(problem) => {
-            let id = request_id(shared, number);
+            let id = shared.ids.text(number);
             if problem.code == Code::Internal {
                 telemetry::logs::log_internal(&id, &problem.detail);
             }
@@ -181,6 +190,6 @@ async fn answer(
     }
 }
 
-fn request_id(shared: &Shared, number: u64) -> String {
-    format!("{:08x}-{number:x}", shared.seed)
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,22 +12,60 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::heads::{self, RequestIds};
+
 /// A connection whose writes must move within a time; hyper itself waits for a stuck reader for ever.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    ids: Arc<RequestIds>,
+    refused: Refused,
+    /// What still has to go out in place of hyper's own refusal.
+    parting: Vec<u8>,
 }
 
 impl Socket {
     /// Wraps a connection.
-    pub(crate) const fn new(stream: Arc<TcpStream>, patience: Duration) -> Self {
+    pub(crate) const fn new(
+        stream: Arc<TcpStream>,
+        patience: Duration,
+        ids: Arc<RequestIds>,
+        refused: Refused,
+    ) -> Self {
         Self {
             stream,
             patience,
             stuck: None,
+            ids,
+            refused,
+            parting: Vec::new(),
         }
+    }
+
+    /// Takes hyper's own refusal at the end of a piece and keeps a problem in its place; gives how much
+    /// of the piece comes before it.
+    fn replace_refusal(&mut self, piece: &[u8]) -> Option<usize> {
+        let (at, status) = heads::bare_refusal(piece)?;
+        if at == 0 {
+            let id = self.ids.text(self.ids.draw());
+            self.parting = heads::refusal(status, id);
+            self.refused.note();
+        }
+        Some(at)
+    }
+
+    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.parting.is_empty() {
+            let polled = self.poll_try(cx, |stream| stream.try_write(&self.parting));
+            let written = ready!(self.watch(cx, polled))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.parting.drain(..written);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn watch<T>(
@@ -48,6 +87,45 @@ impl Socket {
             "the client takes no answer",
         )))
     }
+}
+
+/// Whether a client of a connection was refused before all that it sends was read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused(Arc<AtomicBool>);
+
+impl Refused {
+    /// Notes that it was.
+    pub(crate) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells whether it was.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long a refused client may go on sending.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Takes and drops what a refused client still sends, until it closes, or for 2 s, or up to a limit. A
+/// connection that is closed while bytes arrive is reset, and the reset overtakes the refusal: the
+/// client would see a broken pipe and not what was wrong.
+pub(crate) async fn linger(stream: &TcpStream, limit: usize) {
+    let mut room = vec![0; 16 * 1024];
+    let mut taken = 0;
+    let drained = async {
+        while taken < limit && stream.readable().await.is_ok() {
+            match stream.try_read(&mut room) {
+                Ok(0) => break,
+                Ok(read) => taken += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+    };
+    // Whoever is not done by then is cut off.
+    drop(tokio::time::timeout(LINGER, drained).await);
 }
 
 /// The caller behind a request, for answers that must not go to nobody.
@@ -108,7 +186,12 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.poll_try(cx, |stream| stream.try_write(buf));
+        let before = match self.replace_refusal(buf) {
+            Some(0) => return Poll::Ready(Ok(buf.len())),
+            Some(at) => buf.get(..at).unwrap_or(buf),
+            None => buf,
+        };
+        let polled = self.poll_try(cx, |stream| stream.try_write(before));
         self.watch(cx, polled)
     }
 
@@ -117,6 +200,16 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // hyper's own refusal has no body, so it is alone, or the last piece.
+        if let Some((last, earlier)) = bufs.split_last()
+            && heads::bare_refusal(last).is_some()
+        {
+            if earlier.iter().all(|piece| piece.is_empty()) {
+                return self.poll_write(cx, last);
+            }
+            let polled = self.poll_try(cx, |stream| stream.try_write_vectored(earlier));
+            return self.watch(cx, polled);
+        }
         let polled = self.poll_try(cx, |stream| stream.try_write_vectored(bufs));
         self.watch(cx, polled)
     }
@@ -125,12 +218,13 @@ impl AsyncWrite for Socket {
         true
     }
 
-    /// A socket holds nothing back.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// A socket holds nothing back but a refusal.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_parting(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_parting(cx))?;
         let copy = self
             .stream
             .as_fd()

@@ -11,4 +11,6 @@ mod fleet;
 mod hard_times;
 mod lifecycle;
 mod machine;
+mod refusals;
 mod server;
+mod telling;
