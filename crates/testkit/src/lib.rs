@@ -3,6 +3,7 @@
 //! Only tests depend on this crate, and it knows none of ours: what it breaks it sees from outside, as a
 //! process, a file or a socket.
 
+pub mod inputs;
 mod wait;
 
 pub use wait::{PATIENCE, throughout, until};

@@ -180,4 +180,6 @@ fn hint(message: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+mod input_tests;
+#[cfg(test)]
 mod tests;

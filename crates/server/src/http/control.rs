@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
 use waystation_core::event::Event;
 use waystation_core::gate::{GateChange, GateOrder};
@@ -16,7 +16,7 @@ use super::fields::Object;
 use super::lane_views::{CircuitList, CircuitView, LaneList, LaneView, QueueList, QueueView};
 use super::messages::reason_of;
 use super::problem::{Code, Problem, ProblemBody};
-use super::reply::{ENVELOPE_BYTES_MAX, json, read_json};
+use super::reply::{ENVELOPE_BYTES_MAX, Path, json, read_json};
 use super::{App, schemas};
 use crate::text::parse_time;
 

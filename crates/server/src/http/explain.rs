@@ -1,7 +1,7 @@
 //! Why a message stands where it stands, since when, until when, and what a person can do.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ use super::App;
 use super::lane_views::holds_back;
 use super::messages::{parse_id, unknown};
 use super::problem::{Problem, ProblemBody};
-use super::reply::json;
+use super::reply::{Path, json};
 use super::views::Time;
 use crate::text::{rough_text, time_text};
 

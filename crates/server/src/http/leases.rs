@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use waystation_store::{MessageRow, View};
 
 use super::fields::{Object, text_of};
 use super::problem::{Code, Problem, ProblemBody};
-use super::reply::{ENVELOPE_BYTES_MAX, batch_max, json, read_json};
+use super::reply::{ENVELOPE_BYTES_MAX, Path, batch_max, json, read_json};
 use super::socket::Caller;
 use super::views::{MessageView, StateView, Time};
 use super::{App, schemas};

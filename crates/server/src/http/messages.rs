@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -15,7 +15,9 @@ use waystation_store::{Edit, Operated, Operation};
 use super::fields::Object;
 use super::problem::{Code, Problem, ProblemBody};
 use super::query::{Query, listing};
-use super::reply::{batch_max, json, media_type, no_media_type, read_body, read_json, single_max};
+use super::reply::{
+    Path, batch_max, json, media_type, no_media_type, read_body, read_json, single_max,
+};
 use super::submit::{self, Submission};
 use super::views::{
     Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,

@@ -43,6 +43,7 @@ pub(crate) use pages::markdown as errors_markdown;
 pub(crate) use reply::refused_max;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
+pub(crate) use serve::Site;
 pub(crate) use serve::serve;
 pub(crate) use throttle::Throttle;
 

@@ -213,6 +213,21 @@ impl Problem {
         }
     }
 
+    /// Puts the place of an object in front of what is wrong in it.
+    pub(crate) fn below(self, at: &str) -> Self {
+        let mut errors = self.errors;
+        for error in &mut errors {
+            error.pointer = format!("{at}{}", error.pointer);
+        }
+        if self.code == Code::InvalidField {
+            return Self::fields(errors, Vec::new());
+        }
+        Self {
+            errors,
+            ..Self::new(self.code, self.detail)
+        }
+    }
+
     /// Gives up on a client that is too slow or gone: it gets no answer.
     pub(crate) fn cut_off() -> Self {
         Self {

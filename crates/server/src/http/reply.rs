@@ -1,7 +1,9 @@
 //! Reading bodies within their limits, writing JSON.
 
 use axum::body::{Body, Bytes};
+use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
@@ -28,6 +30,25 @@ pub(crate) fn batch_max(payload_max: usize) -> usize {
 /// twice a batch.
 pub(crate) fn refused_max(payload_max: usize) -> usize {
     (8 * single_max(payload_max)).max(2 * batch_max(payload_max))
+}
+
+/// The part of a path that names a thing.
+#[derive(Debug)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl FromRequestParts<App> for Path<String> {
+    type Rejection = Problem;
+
+    /// Reads it; what is no text names nothing.
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        match axum::extract::Path::<String>::from_request_parts(parts, app).await {
+            Ok(axum::extract::Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Problem::new(
+                Code::NotFound,
+                "the path names nothing: what is behind its % is no UTF-8",
+            )),
+        }
+    }
 }
 
 /// Reads a body.

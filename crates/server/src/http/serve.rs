@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -23,7 +23,8 @@ use super::door::Door;
 use super::heads::{HEAD_BYTES_MAX, HEADERS_MAX, RequestIds};
 use super::problem::{Code, Problem};
 use super::socket::{Caller, Refused, Socket, linger};
-use crate::{supervise, telemetry};
+use crate::supervise;
+use crate::telemetry::{self, Telemetry};
 
 /// How long connections may take to end once everything else has.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -47,8 +48,7 @@ pub(crate) struct Limits {
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
-    router: Router,
-    door: Door,
+    site: Site,
     ids: Arc<RequestIds>,
 }
 
@@ -64,17 +64,26 @@ impl fmt::Display for CutOff {
 
 impl std::error::Error for CutOff {}
 
+/// What is served: routes, who may come in, and who counts the connections.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// Answers requests.
+    pub(crate) router: Router,
+    /// Looks at them first.
+    pub(crate) door: Door,
+    /// Is told of connections.
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
 /// Serves until `stop`; then ends idle connections at once and others after their answer.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
-    door: Door,
+    site: Site,
     limits: Limits,
     stop: CancellationToken,
 ) {
     let shared = Arc::new(Shared {
-        router,
-        door,
+        site,
         ids: Arc::new(RequestIds::new()),
     });
     let room = Arc::new(Semaphore::new(limits.connections));
@@ -85,52 +94,9 @@ pub(crate) async fn serve(
             () = stop.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, local, permit)) = accepted else {
-            continue;
-        };
-        let shared = Arc::clone(&shared);
-        let stream = Arc::new(stream);
-        let caller = Caller(Arc::clone(&stream));
-        let refused = Refused::default();
-        let (socket, noted) = (
-            Socket::new(
-                Arc::clone(&stream),
-                limits.write_timeout,
-                Arc::clone(&shared.ids),
-                refused.clone(),
-            ),
-            refused.clone(),
-        );
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let shared = Arc::clone(&shared);
-            if request.uri().path() == super::leases::PATH {
-                request.extensions_mut().insert(caller.clone());
-            }
-            let noted = noted.clone();
-            async move {
-                let has_body = !request.body().is_end_stream();
-                let answered = answer(&shared, request, local).await;
-                if has_body && answered.as_ref().is_ok_and(|it| is_refusal(it.status())) {
-                    noted.note();
-                }
-                answered
-            }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(socket), service);
-        let connection = graceful.watch(connection);
-        // How a connection ends, by fault of the client or not, is no news to anybody.
-        drop(supervise::start(async move {
-            drop(connection.await);
-            if refused.is_noted() {
-                linger(&stream, limits.refused_bytes).await;
-            }
-            drop(permit);
-        }));
+        if let Some(accepted) = accepted {
+            attend(&shared, &graceful, limits, accepted);
+        }
     }
     drop(listener);
     tokio::select! {
@@ -140,10 +106,58 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+/// Starts a task that answers a connection's requests.
+fn attend(shared: &Arc<Shared>, graceful: &GracefulShutdown, limits: Limits, accepted: Accepted) {
+    let (stream, local, permit) = accepted;
+    let shared = Arc::clone(shared);
+    let open = shared.site.telemetry.count_connection();
+    let stream = Arc::new(stream);
+    let caller = Caller(Arc::clone(&stream));
+    let refused = Refused::default();
+    let ids = Arc::clone(&shared.ids);
+    let socket = Socket::new(
+        Arc::clone(&stream),
+        limits.write_timeout,
+        ids,
+        refused.clone(),
+    );
+    let noted = refused.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        if request.uri().path() == super::leases::PATH {
+            request.extensions_mut().insert(caller.clone());
+        }
+        let noted = noted.clone();
+        async move {
+            let has_body = !request.body().is_end_stream();
+            let answered = answer(&shared, request, local).await;
+            if has_body && answered.as_ref().is_ok_and(|it| is_refusal(it.status())) {
+                noted.note();
+            }
+            answered
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service);
+    let connection = graceful.watch(connection);
+    // How a connection ends, by fault of the client or not, is no news to anybody.
+    drop(supervise::start(async move {
+        drop(connection.await);
+        if refused.is_noted() {
+            linger(&stream, limits.refused_bytes).await;
+        }
+        drop((permit, open));
+    }));
+}
+
+/// A connection, the address it came to, and its place among those that may be open.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<Accepted> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
@@ -164,12 +178,20 @@ async fn answer(
     local: SocketAddr,
 ) -> Result<Response<Body>, CutOff> {
     let number = shared.ids.draw();
-    if let Err(problem) = shared.door.check(request.uri(), request.headers(), local) {
+    if let Err(problem) = shared
+        .site
+        .door
+        .check(request.uri(), request.headers(), local)
+    {
         return Ok(problem.respond(shared.ids.text(number)));
     }
     // A router is ready at all times, and a clone of it is a counter's step.
-    let routed: Result<Response<Body>, Infallible> =
-        shared.router.clone().call(request.map(Body::new)).await;
+    let routed: Result<Response<Body>, Infallible> = shared
+        .site
+        .router
+        .clone()
+        .call(request.map(Body::new))
+        .await;
     let Ok(mut response) = routed;
     match response.extensions_mut().remove::<Problem>() {
         None => Ok(response),

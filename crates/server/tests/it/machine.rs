@@ -113,6 +113,11 @@ impl Node {
         self.child.id()
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// What it wrote on standard error.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.log).expect("a log")

@@ -9,6 +9,7 @@ mod door;
 mod flaky;
 mod fleet;
 mod hard_times;
+mod inputs;
 mod lifecycle;
 mod machine;
 mod refusals;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Only there so that a test that would wait for ever fails in its place.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server; it ends with the value.
 #[derive(Debug)]
