@@ -15,7 +15,7 @@ use waystation_store::{QueueRow, Selection, StateCounts};
 use super::fields::Object;
 use super::lane_views::{CircuitList, CircuitView, LaneList, LaneView, QueueList, QueueView};
 use super::messages::reason_of;
-use super::problem::{Code, Problem, ProblemBody};
+use super::problem::{Code, Problem};
 use super::reply::{ENVELOPE_BYTES_MAX, Path, json, read_json};
 use super::{App, schemas};
 use crate::text::parse_time;
@@ -52,7 +52,6 @@ pub(crate) async fn lanes(State(app): State<App>) -> Answer {
 /// Shows one lane, with its due messages counted.
 #[utoipa::path(get, path = "/v1/lanes/{lane}", tag = "looking", params(("lane" = String, Path, description = "queue:destination:kind")), responses(
     (status = 200, body = LaneView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lane(State(app): State<App>, Path(name): Path<String>) -> Answer {
     let lane = parse_lane(&name)?;
@@ -109,7 +108,6 @@ pub(crate) async fn circuits(State(app): State<App>) -> Answer {
 /// Holds a circuit open until it is reset.
 #[utoipa::path(post, path = "/v1/circuits/{id}/open", tag = "acting", params(("id" = String, Path, description = "destination, or destination:kind")), responses(
     (status = 200, body = CircuitView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn circuit_open(
     State(app): State<App>,
@@ -122,7 +120,6 @@ pub(crate) async fn circuit_open(
 /// Lets everything through, whatever fails.
 #[utoipa::path(post, path = "/v1/circuits/{id}/disable", tag = "acting", params(("id" = String, Path, description = "destination, or destination:kind")), responses(
     (status = 200, body = CircuitView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn circuit_disable(
     State(app): State<App>,
@@ -135,7 +132,6 @@ pub(crate) async fn circuit_disable(
 /// Makes a circuit automatic again; an open one closes by way of the ramp.
 #[utoipa::path(post, path = "/v1/circuits/{id}/reset", tag = "acting", params(("id" = String, Path, description = "destination, or destination:kind")), responses(
     (status = 200, body = CircuitView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn circuit_reset(
     State(app): State<App>,
@@ -207,7 +203,6 @@ fn tell(app: &App, change: Option<GateChange>) {
 /// Stops all starts of a queue, until a time or until it is resumed.
 #[utoipa::path(post, path = "/v1/queues/{queue}/pause", tag = "acting", params(("queue" = String, Path, description = "the queue's name")), request_body = Option<schemas::Pause>, responses(
     (status = 200, body = QueueView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn queue_pause(
     State(app): State<App>,
@@ -232,7 +227,6 @@ pub(crate) async fn queue_pause(
 /// Ends a queue's pause.
 #[utoipa::path(post, path = "/v1/queues/{queue}/resume", tag = "acting", params(("queue" = String, Path, description = "the queue's name")), responses(
     (status = 200, body = QueueView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn queue_resume(
     State(app): State<App>,
@@ -283,7 +277,6 @@ async fn order_queue(
 /// Releases a lane's parked messages, or those of one incident.
 #[utoipa::path(post, path = "/v1/lanes/{lane}/unpark", tag = "acting", params(("lane" = String, Path, description = "queue:destination:kind")), request_body = Option<schemas::Release>, responses(
     (status = 200, body = schemas::Released),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lane_unpark(
     State(app): State<App>,
@@ -296,7 +289,6 @@ pub(crate) async fn lane_unpark(
 /// Cancels a lane's parked messages, or those of one incident.
 #[utoipa::path(post, path = "/v1/lanes/{lane}/cancel", tag = "acting", params(("lane" = String, Path, description = "queue:destination:kind")), request_body = Option<schemas::Release>, responses(
     (status = 200, body = schemas::Cancelled),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lane_cancel(
     State(app): State<App>,

@@ -13,7 +13,7 @@ use waystation_store::{LaneRow, MessageRow, View};
 use super::App;
 use super::lane_views::holds_back;
 use super::messages::{parse_id, unknown};
-use super::problem::{Problem, ProblemBody};
+use super::problem::Problem;
 use super::reply::{Path, json};
 use super::views::Time;
 use crate::text::{rough_text, time_text};
@@ -47,7 +47,6 @@ pub(crate) struct Explanation {
 /// Explains why a message stands where it stands.
 #[utoipa::path(get, path = "/v1/messages/{id}/explain", tag = "looking", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = Explanation),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn explain(
     State(app): State<App>,

@@ -13,7 +13,7 @@ use waystation_core::name::Destination;
 use waystation_store::{Edit, Operated, Operation};
 
 use super::fields::Object;
-use super::problem::{Code, Problem, ProblemBody};
+use super::problem::{Code, Problem};
 use super::query::{Query, listing};
 use super::reply::{
     Path, batch_max, json, media_type, no_media_type, read_body, read_json, single_max,
@@ -35,8 +35,6 @@ type Answer = Result<Response<Body>, Problem>;
     ("Waystation-Kind" = Option<String>, Header, description = "the kind of an opaque payload; further fields as Waystation-Queue, -Destination, -Key, -Priority, -Due-At, -Delay, -Expires-At, -Ttl, -Max-Attempts, -Header-<name>"),
 ), responses(
     (status = 202, description = "it is on disk", body = Accepted, headers(("Location" = String), ("Idempotent-Replayed" = String, description = "true for a duplicate"))),
-    (status = "4XX", description = "nothing was written", body = ProblemBody, content_type = "application/problem+json"),
-    (status = "5XX", description = "see `code`", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn submit(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
@@ -179,7 +177,6 @@ fn count_refusal(app: &App, answer: &Answer) {
 /// Takes up to 1,000 messages, all or none.
 #[utoipa::path(post, path = "/v1/messages/batch", tag = "sending", request_body = schemas::NewBatch, responses(
     (status = 202, description = "all are on disk", body = AcceptedBatch),
-    (status = "4XX", description = "nothing was written; `errors[].pointer` names the item and field", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn submit_batch(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
@@ -284,7 +281,6 @@ pub(crate) fn unknown(id: &str) -> Problem {
 /// Shows one message.
 #[utoipa::path(get, path = "/v1/messages/{id}", tag = "looking", params(("id" = String, Path, description = "the message's id"), ("payload" = Option<bool>, Query, description = "false leaves the payload out")), responses(
     (status = 200, body = MessageView, headers(("ETag" = String, description = "the fence, for If-Match"))),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -317,7 +313,6 @@ fn show(app: &App, row: &waystation_store::MessageRow, with_payload: bool) -> Re
 /// Lists messages, newest first, without their payloads.
 #[utoipa::path(get, path = "/v1/messages", tag = "looking", params(schemas::ListParams), responses(
     (status = 200, body = MessagePage),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(State(app): State<App>, request: Request<Body>) -> Answer {
     page(&app, request.uri().query(), None).await
@@ -326,7 +321,6 @@ pub(crate) async fn list(State(app): State<App>, request: Request<Body>) -> Answ
 /// Lists dead messages, newest first, without their payloads.
 #[utoipa::path(get, path = "/v1/dead-letters", tag = "looking", params(schemas::DeadListParams), responses(
     (status = 200, body = MessagePage),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn dead_letters(State(app): State<App>, request: Request<Body>) -> Answer {
     page(&app, request.uri().query(), Some(MessageState::Dead)).await
@@ -364,7 +358,6 @@ async fn page(app: &App, query: Option<&str>, fixed: Option<MessageState>) -> An
 /// Lists a message's attempts of all generations, oldest first.
 #[utoipa::path(get, path = "/v1/messages/{id}/attempts", tag = "looking", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = AttemptList),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn attempts(State(app): State<App>, Path(id): Path<String>) -> Answer {
     let rows = app
@@ -380,7 +373,6 @@ pub(crate) async fn attempts(State(app): State<App>, Path(id): Path<String>) -> 
 /// Makes a waiting message due now, or sends a dead one round again.
 #[utoipa::path(post, path = "/v1/messages/{id}/retry", tag = "acting", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn retry(
     State(app): State<App>,
@@ -393,7 +385,6 @@ pub(crate) async fn retry(
 /// Stops a message; a dead one frees its key.
 #[utoipa::path(post, path = "/v1/messages/{id}/cancel", tag = "acting", params(("id" = String, Path, description = "the message's id")), request_body = Option<schemas::Because>, responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn cancel(
     State(app): State<App>,
@@ -406,7 +397,6 @@ pub(crate) async fn cancel(
 /// Holds a waiting message.
 #[utoipa::path(post, path = "/v1/messages/{id}/park", tag = "acting", params(("id" = String, Path, description = "the message's id")), request_body = Option<schemas::Because>, responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn park(
     State(app): State<App>,
@@ -419,7 +409,6 @@ pub(crate) async fn park(
 /// Ends the hold of a parked message.
 #[utoipa::path(post, path = "/v1/messages/{id}/unpark", tag = "acting", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn unpark(
     State(app): State<App>,
@@ -499,7 +488,6 @@ pub(crate) const EDIT_FIELDS: &[&str] = &[
 /// Changes a waiting, parked or dead message.
 #[utoipa::path(patch, path = "/v1/messages/{id}", tag = "acting", params(("id" = String, Path, description = "the message's id"), ("If-Match" = Option<String>, Header, description = "the fence in quotes: changes nothing if it is another one by now")), request_body = schemas::MessageEdit, responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn edit(
     State(app): State<App>,

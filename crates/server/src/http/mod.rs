@@ -9,6 +9,7 @@
 mod cloudevents;
 mod control;
 mod cursor;
+mod document;
 mod door;
 mod explain;
 mod fields;

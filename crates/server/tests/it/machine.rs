@@ -131,10 +131,10 @@ impl Node {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Option<Reply> {
-        exchange(
-            &self.address,
-            &request(method, path, headers, body.as_bytes()),
-        )
+        let bytes = request(method, path, headers, body.as_bytes());
+        let reply = exchange(&self.address, &bytes)?;
+        crate::openapi::look(method, path, &reply);
+        Some(reply)
     }
 
     /// Sends JSON; none if it was not answered.

@@ -12,6 +12,7 @@ mod hard_times;
 mod inputs;
 mod lifecycle;
 mod machine;
+mod openapi;
 mod refusals;
 mod server;
 mod telling;

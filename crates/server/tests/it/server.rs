@@ -147,7 +147,9 @@ impl Server {
         stream
             .write_all(&request(method, path, headers, body))
             .expect("it takes the request");
-        read_reply(&mut BufReader::new(stream)).expect("it answers")
+        let reply = read_reply(&mut BufReader::new(stream)).expect("it answers");
+        crate::openapi::look(method, path, &reply);
+        reply
     }
 
     /// Sends JSON.
