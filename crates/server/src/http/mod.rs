@@ -29,6 +29,8 @@ mod serve;
 mod socket;
 mod submit;
 mod throttle;
+#[cfg(test)]
+mod trouble_tests;
 mod views;
 
 use std::sync::Arc;

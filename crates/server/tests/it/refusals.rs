@@ -111,6 +111,15 @@ fn an_uncertain_submit_is_repeated_even_after_its_message_expired() {
     assert_eq!(again.json()["duplicate"], true);
 }
 
+#[test]
+fn a_wrong_kind_in_a_wish_is_told_once() {
+    let server = Server::start("");
+    let reply = server.post("/v1/leases", r#"{"kinds":[5]}"#);
+    let errors = reply.json()["errors"].clone();
+    assert_eq!(errors.as_array().map(Vec::len), Some(1), "{errors}");
+    assert_eq!(errors[0]["pointer"], "/kinds/0");
+}
+
 /// Writes a time of this day's second as RFC 3339, by way of `date`, for the tests have no calendar.
 fn jiff_like(time: std::time::SystemTime) -> String {
     let seconds = time
