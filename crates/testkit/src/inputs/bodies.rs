@@ -207,6 +207,45 @@ fn pointer_part(name: &str) -> String {
     short.replace('~', "~0").replace('/', "~1")
 }
 
+const NO_UTF8: &[&[u8]] = &[
+    b"\xff",
+    b"\xc0\x80",
+    b"\xed\xa0\x80",
+    b"\xf5\x80\x80\x80",
+    b"\xe2\x82",
+    b"\x80",
+];
+const NO_NUMBERS: &[&str] = &[
+    "01", "1e", "+1", ".5", "1.", "NaN", "Infinity", "-", "0x1", "1_000", "--1", "1e+", "0b1",
+];
+const NO_JSON: &[&str] = &[
+    "{'kind':'a'}",
+    "{kind:\"a\"}",
+    "{\"kind\":\"a\",}",
+    "{,}",
+    "{\"a\" 1}",
+    "{\"a\":,}",
+    "{\"a\":1 \"b\":2}",
+    "\u{feff}{}",
+    "// {}\n{}",
+    "{\"a\":undefined}",
+    "{\"a\":True}",
+    "{\"a\":\"\\x\"}",
+    "{\"a\":\"\\u12g4\"}",
+    "{\"a\":\"\\ud8\"}",
+    "{1:2}",
+    "{null:1}",
+    "{\"a\":[1,]}",
+    "tru",
+    "\"",
+    "\\",
+    "<xml/>",
+    "a=1&b=2",
+    "{\"a\":tru}",
+    "\0",
+    "{}\0",
+];
+
 /// Makes bytes that are no JSON object out of a good body; `known` are its fields.
 pub(super) fn broken(fields: &[Field], chance: &mut Chance) -> Spoilt {
     let good = Body::good(fields, chance).write();
@@ -224,61 +263,18 @@ pub(super) fn broken(fields: &[Field], chance: &mut Chance) -> Spoilt {
             malformed(format!("{good}{}", chance.pick(&rest)), "goes on")
         }
         2 => {
-            let bad: &[&[u8]] = &[
-                b"\xff",
-                b"\xc0\x80",
-                b"\xed\xa0\x80",
-                b"\xf5\x80\x80\x80",
-                b"\xe2\x82",
-                b"\x80",
-            ];
-            let bytes = [b"{\"a\":\"", *chance.pick(bad), b"\"}"].concat();
+            let bytes = [b"{\"a\":\"", *chance.pick(NO_UTF8), b"\"}"].concat();
             Spoilt::malformed(bytes, "is no UTF-8")
         }
         3 => {
             let control = char::from(u8::try_from(chance.below(32)).unwrap_or(1));
             malformed(inside(&format!("a{control}b")), "a bare control character")
         }
-        4 => {
-            let numbers = [
-                "01", "1e", "+1", ".5", "1.", "NaN", "Infinity", "-", "0x1", "1_000", "--1", "1e+",
-                "0b1",
-            ];
-            malformed(
-                format!("{{\"payload\":{}}}", chance.pick(&numbers)),
-                "no number",
-            )
-        }
-        5 => {
-            let texts = [
-                "{'kind':'a'}",
-                "{kind:\"a\"}",
-                "{\"kind\":\"a\",}",
-                "{,}",
-                "{\"a\" 1}",
-                "{\"a\":,}",
-                "{\"a\":1 \"b\":2}",
-                "\u{feff}{}",
-                "// {}\n{}",
-                "{\"a\":undefined}",
-                "{\"a\":True}",
-                "{\"a\":\"\\x\"}",
-                "{\"a\":\"\\u12g4\"}",
-                "{\"a\":\"\\ud8\"}",
-                "{1:2}",
-                "{null:1}",
-                "{\"a\":[1,]}",
-                "tru",
-                "\"",
-                "\\",
-                "<xml/>",
-                "a=1&b=2",
-                "{\"a\":tru}",
-                "\0",
-                "{}\0",
-            ];
-            malformed((*chance.pick(&texts)).to_owned(), "is no JSON")
-        }
+        4 => malformed(
+            format!("{{\"payload\":{}}}", chance.pick(NO_NUMBERS)),
+            "no number",
+        ),
+        5 => malformed((*chance.pick(NO_JSON)).to_owned(), "is no JSON"),
         6 => {
             let deep = chance.between(65, 4_000);
             let (open, close) = *chance.pick(&[("[", "]"), ("{\"a\":", "}")]);

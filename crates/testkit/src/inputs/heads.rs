@@ -25,6 +25,7 @@ pub fn spoilt_head(chance: &mut Chance) -> Bad {
     let post =
         "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     match chance.below(12) {
+        6..=11 => spoilt_framing(chance, post),
         0 => {
             let many: String = (0..chance.between(70, 200))
                 .map(|n| format!("x-{n}: v\r\n"))
@@ -54,7 +55,7 @@ pub fn spoilt_head(chance: &mut Chance) -> Bad {
             let text = format!("{get}{}: v\r\n\r\n", chance.pick(&names));
             ended(text, "no name of a header", false)
         }
-        5 => {
+        _ => {
             let lines = [
                 "NONSENSE\r\n\r\n",
                 "GET / HTTP/9.9\r\n\r\n",
@@ -69,7 +70,13 @@ pub fn spoilt_head(chance: &mut Chance) -> Bad {
             ];
             ended(*chance.pick(&lines), "no request line", false)
         }
-        6 => {
+    }
+}
+
+/// Makes one whose body is not what its head announces, or that is cut off, or speaks another protocol.
+fn spoilt_framing(chance: &mut Chance, post: &str) -> Bad {
+    match chance.below(6) {
+        0 => {
             let lengths = [
                 "abc",
                 "-1",
@@ -82,11 +89,11 @@ pub fn spoilt_head(chance: &mut Chance) -> Bad {
             let text = format!("{post}content-length: {}\r\n\r\nx", chance.pick(&lengths));
             ended(text, "no length", false)
         }
-        7 => {
+        1 => {
             let text = format!("{post}content-length: 3\r\ncontent-length: 4\r\n\r\n{{}}  ");
             ended(text, "two lengths", false)
         }
-        8 => {
+        2 => {
             let chunks = [
                 "zz\r\n{}\r\n0\r\n\r\n",
                 "2\r\n{}xx0\r\n\r\n",
@@ -99,12 +106,12 @@ pub fn spoilt_head(chance: &mut Chance) -> Bad {
             );
             ended(text, "no chunks", true)
         }
-        9 => {
+        3 => {
             let length = chance.between(50, 60_000);
             let text = format!("{post}content-length: {length}\r\n\r\n{{\"kind\":\"a\"");
             ended(text, "less than announced", true)
         }
-        10 => {
+        4 => {
             let whole = format!("{post}content-length: 12\r\n\r\n");
             let end = chance.between(1, whole.len() - 3);
             let part: String = whole.chars().take(end).collect();

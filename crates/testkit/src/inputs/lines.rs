@@ -30,6 +30,7 @@ pub(super) fn query(ground: &Ground, chance: &mut Chance) -> Bad {
         )
     };
     match chance.below(10) {
+        6..=9 => odd_query(ground, list, chance),
         0 => {
             // A parameter without a value counts as not given.
             let name = *chance.pick(&["queue", "kind", "destination"]);
@@ -69,8 +70,15 @@ pub(super) fn query(ground: &Ground, chance: &mut Chance) -> Bad {
             ];
             invalid("fingerprint", encoded(chance.word(&bad)))
         }
-        5 => invalid("key", "k".repeat(chance.between(256, 3_000))),
-        6 => {
+        _ => invalid("key", "k".repeat(chance.between(256, 3_000))),
+    }
+}
+
+/// Asks with a parameter given twice, an unknown one, or a cursor of something else.
+fn odd_query(ground: &Ground, list: &str, chance: &mut Chance) -> Bad {
+    let ask = |query: String| Request::new("GET", &format!("{list}?{query}"));
+    match chance.below(4) {
+        0 => {
             let pointers = vec!["?kind".to_owned()];
             ask("kind=a&queue=b&kind=c".to_owned()).refused(
                 "twice".to_owned(),
@@ -78,7 +86,7 @@ pub(super) fn query(ground: &Ground, chance: &mut Chance) -> Bad {
                 pointers,
             )
         }
-        7 => {
+        1 => {
             let names = [
                 "stat",
                 "Kind",
@@ -196,54 +204,8 @@ fn no_id(ground: &Ground, chance: &mut Chance) -> String {
 pub(super) fn method_or_name(ground: &Ground, chance: &mut Chance) -> Bad {
     let shown = format!("/v1/messages/{}", ground.message);
     match chance.below(4) {
-        0 => {
-            let (method, path) = *chance.pick(&[
-                ("DELETE", "/v1/messages"),
-                ("PUT", shown.as_str()),
-                ("POST", "/healthz"),
-                ("GET", "/v1/leases"),
-                ("PATCH", "/v1/queues"),
-                ("BREW", "/v1/messages"),
-                ("OPTIONS", "/v1/messages/batch"),
-                ("get", "/v1/queues"),
-                ("TRACE", "/readyz"),
-                ("POST", "/errors"),
-            ]);
-            let request = Request::new(method, path);
-            let wrong = format!("no {method} there");
-            request.refused(wrong, (405, "method_not_allowed"), Vec::new())
-        }
-        1 => {
-            let mut request = Request::new("POST", "/v1/messages");
-            let hosts = [
-                "evil.example",
-                "localhost.evil.example",
-                "user@localhost",
-                "",
-                "local host",
-                "[::2]",
-                "10.1.2.3",
-                "\u{e4}.example",
-                "localhost:99999:1",
-                "%6c",
-            ];
-            if chance.one_in(2) {
-                request.header("host", chance.pick(&hosts));
-            } else {
-                let origins = [
-                    "http://evil.example",
-                    "null",
-                    "ftp://localhost",
-                    "localhost",
-                    "",
-                ];
-                request.header("origin", chance.pick(&origins));
-            }
-            request.header("content-type", "application/json");
-            request.body = b"{\"kind\":\"a\"}".to_vec();
-            let wrong = "comes by a foreign name".to_owned();
-            request.refused(wrong, (403, "forbidden"), Vec::new())
-        }
+        0 => other_method(&shown, chance),
+        1 => foreign_name(chance),
         2 => {
             let tags = [
                 "7",
@@ -283,4 +245,54 @@ pub(super) fn method_or_name(ground: &Ground, chance: &mut Chance) -> Bad {
             request.refused("no key".to_owned(), (422, "invalid_field"), pointers)
         }
     }
+}
+
+fn other_method(shown: &str, chance: &mut Chance) -> Bad {
+    let (method, path) = *chance.pick(&[
+        ("DELETE", "/v1/messages"),
+        ("PUT", shown),
+        ("POST", "/healthz"),
+        ("GET", "/v1/leases"),
+        ("PATCH", "/v1/queues"),
+        ("BREW", "/v1/messages"),
+        ("OPTIONS", "/v1/messages/batch"),
+        ("get", "/v1/queues"),
+        ("TRACE", "/readyz"),
+        ("POST", "/errors"),
+    ]);
+    let request = Request::new(method, path);
+    let wrong = format!("no {method} there");
+    request.refused(wrong, (405, "method_not_allowed"), Vec::new())
+}
+
+fn foreign_name(chance: &mut Chance) -> Bad {
+    let mut request = Request::new("POST", "/v1/messages");
+    let hosts = [
+        "evil.example",
+        "localhost.evil.example",
+        "user@localhost",
+        "",
+        "local host",
+        "[::2]",
+        "10.1.2.3",
+        "\u{e4}.example",
+        "localhost:99999:1",
+        "%6c",
+    ];
+    if chance.one_in(2) {
+        request.header("host", chance.pick(&hosts));
+    } else {
+        let origins = [
+            "http://evil.example",
+            "null",
+            "ftp://localhost",
+            "localhost",
+            "",
+        ];
+        request.header("origin", chance.pick(&origins));
+    }
+    request.header("content-type", "application/json");
+    request.body = b"{\"kind\":\"a\"}".to_vec();
+    let wrong = "comes by a foreign name".to_owned();
+    request.refused(wrong, (403, "forbidden"), Vec::new())
 }

@@ -280,12 +280,6 @@ pub fn good(chance: &mut Chance) -> String {
 /// Makes one that must be refused, and what its refusal must name.
 #[must_use]
 pub fn spoilt(chance: &mut Chance) -> BadSettings {
-    let plain = |file: String, names: &str| BadSettings {
-        file,
-        variables: Vec::new(),
-        handlers: Vec::new(),
-        names: vec![names.to_owned()],
-    };
     match chance.below(10) {
         0..=4 => {
             let key = chance.pick(KEYS);
@@ -306,82 +300,98 @@ pub fn spoilt(chance: &mut Chance) -> BadSettings {
             plain(format!("[{table}]\n{name} = 1\n"), &name)
         }
         6 => broken(chance),
-        7 => {
-            let key = chance.pick(KEYS);
-            let name = format!("{}.{}", key.0, key.1)
-                .to_uppercase()
-                .replace('.', "__");
-            let name = format!("WAYSTATION_{name}");
-            // What is a text for TOML is a text here without its quotes.
-            let value = chance.pick(key.3).trim_matches('"').to_owned();
-            let value = if is_good_bare(key, &value) {
-                "[1]".to_owned()
-            } else {
-                value
-            };
-            BadSettings {
-                variables: vec![(name.clone(), value)],
-                // A value of the right type that is out of bounds is told by its key.
-                names: vec![name, format!("{}.{}", key.0, key.1)],
-                ..plain(file(chance, None), "")
-            }
-        }
-        8 => {
-            let handlers = [
-                "",
-                "=",
-                "=http://x",
-                "a",
-                "a=",
-                "a=x",
-                "a b=http://x",
-                "a=ftp://x",
-                "a=http://",
-                "a=http://u:p@x",
-                "a=http://x?q",
-                "a=http://x#f",
-                "ä=http://x",
-                "a**=http://x",
-                "a=http://[::",
-                "a=http://x:99999999",
-                "\0=http://x",
-                "a=http:// x",
-            ];
-            BadSettings {
-                handlers: vec![(*chance.pick(&handlers)).to_owned()],
-                ..plain(file(chance, None), "--handler")
-            }
-        }
-        _ => {
-            let (text, names) = *chance.pick(&[
-                ("[kinds.k]\npath = \"/x\"\n", "path"),
-                ("[kinds.\"a b\"]\n", "a b"),
-                ("[kinds.\"a**\"]\n", "a**"),
-                ("[queues.\"a/b\"]\n", "a/b"),
-                ("[destinations.\"ä\"]\nurl = \"http://x\"\n", "ä"),
-                ("[destinations.d]\nurl = \"x\"\n", "url"),
-                ("[destinations.d]\nhealth = \"/h\"\n", "health"),
-                (
-                    "[destinations.d]\nurl = \"http://x\"\nhealth = \"h\"\n",
-                    "health",
-                ),
-                (
-                    "[kinds.k.backoff]\nfixed = \"1s\"\nlinear = \"1s\"\n",
-                    "backoff",
-                ),
-                ("[kinds.k.backoff]\nrandom = [\"2s\", \"1s\"]\n", "random"),
-                ("[kinds.k.backoff]\nschedule = []\n", "schedule"),
-                ("[kinds.k.backoff]\nfactor = 2.0\n", "factor"),
-                ("[kinds.k.outcomes]\n700 = \"complete\"\n", "700"),
-                ("[kinds.k.outcomes]\n409 = \"done\"\n", "done"),
-                ("[server]\ntoken = { env = \"NOWHERE\" }\n", "NOWHERE"),
-                ("[server]\ntoken = {}\n", "token"),
-                ("[server]\ntoken = \"\"\n", "token"),
-                ("[server]\ntoken_file = \"/nowhere\"\n", "token_file"),
-            ]);
-            plain(text.to_owned(), names)
-        }
+        7 => wrong_variable(chance),
+        8 => wrong_handler(chance),
+        _ => wrong_whole(chance),
     }
+}
+
+fn plain(file: String, names: &str) -> BadSettings {
+    BadSettings {
+        file,
+        variables: Vec::new(),
+        handlers: Vec::new(),
+        names: vec![names.to_owned()],
+    }
+}
+
+fn wrong_variable(chance: &mut Chance) -> BadSettings {
+    let key = chance.pick(KEYS);
+    let name = format!("{}.{}", key.0, key.1)
+        .to_uppercase()
+        .replace('.', "__");
+    let name = format!("WAYSTATION_{name}");
+    // What is a text for TOML is a text here without its quotes.
+    let value = chance.pick(key.3).trim_matches('"').to_owned();
+    let value = if is_good_bare(key, &value) {
+        "[1]".to_owned()
+    } else {
+        value
+    };
+    BadSettings {
+        variables: vec![(name.clone(), value)],
+        // A value of the right type that is out of bounds is told by its key.
+        names: vec![name, format!("{}.{}", key.0, key.1)],
+        ..plain(file(chance, None), "")
+    }
+}
+
+fn wrong_handler(chance: &mut Chance) -> BadSettings {
+    let handlers = [
+        "",
+        "=",
+        "=http://x",
+        "a",
+        "a=",
+        "a=x",
+        "a b=http://x",
+        "a=ftp://x",
+        "a=http://",
+        "a=http://u:p@x",
+        "a=http://x?q",
+        "a=http://x#f",
+        "ä=http://x",
+        "a**=http://x",
+        "a=http://[::",
+        "a=http://x:99999999",
+        "\0=http://x",
+        "a=http:// x",
+    ];
+    BadSettings {
+        handlers: vec![(*chance.pick(&handlers)).to_owned()],
+        ..plain(file(chance, None), "--handler")
+    }
+}
+
+/// Makes a file each of whose values is good by itself, and that is wrong as a whole.
+fn wrong_whole(chance: &mut Chance) -> BadSettings {
+    let (text, names) = *chance.pick(&[
+        ("[kinds.k]\npath = \"/x\"\n", "path"),
+        ("[kinds.\"a b\"]\n", "a b"),
+        ("[kinds.\"a**\"]\n", "a**"),
+        ("[queues.\"a/b\"]\n", "a/b"),
+        ("[destinations.\"ä\"]\nurl = \"http://x\"\n", "ä"),
+        ("[destinations.d]\nurl = \"x\"\n", "url"),
+        ("[destinations.d]\nhealth = \"/h\"\n", "health"),
+        (
+            "[destinations.d]\nurl = \"http://x\"\nhealth = \"h\"\n",
+            "health",
+        ),
+        (
+            "[kinds.k.backoff]\nfixed = \"1s\"\nlinear = \"1s\"\n",
+            "backoff",
+        ),
+        ("[kinds.k.backoff]\nrandom = [\"2s\", \"1s\"]\n", "random"),
+        ("[kinds.k.backoff]\nschedule = []\n", "schedule"),
+        ("[kinds.k.backoff]\nfactor = 2.0\n", "factor"),
+        ("[kinds.k.outcomes]\n700 = \"complete\"\n", "700"),
+        ("[kinds.k.outcomes]\n409 = \"done\"\n", "done"),
+        ("[server]\ntoken = { env = \"NOWHERE\" }\n", "NOWHERE"),
+        ("[server]\ntoken = {}\n", "token"),
+        ("[server]\ntoken = \"\"\n", "token"),
+        ("[server]\ntoken_file = \"/nowhere\"\n", "token_file"),
+    ]);
+    plain(text.to_owned(), names)
 }
 
 /// Tells whether what is wrong in a file, for it lacks quotes, is right in a variable, which has none.
