@@ -1,7 +1,8 @@
 //! How many full lifecycles (accept, claim, settle) a second the SQLite store keeps, on this disk:
 //! born leased and claimed, one caller and several, batches of 256, 300-byte payloads, 8 lanes.
 //!
-//! `cargo run --release --example lifecycle -p waystation-store [directory]`
+//! `cargo run --release --example lifecycle -p waystation-store [directory [lifecycles [mode]]]`: for
+//! five seconds each, or so many lifecycles of one mode, for a tool that counts instructions.
 
 #![expect(
     clippy::disallowed_methods,
@@ -35,15 +36,23 @@ const SECONDS: u64 = 5;
 #[tokio::main]
 async fn main() {
     let dir = std::env::args().nth(1).unwrap_or_else(|| ".".to_owned());
+    let most = std::env::args().nth(2).map(|most| most.parse().unwrap());
+    let only = std::env::args().nth(3);
     for (mode, callers) in [
         (Mode::Born, 1),
         (Mode::Born, 4),
         (Mode::Claimed, 1),
         (Mode::Claimed, 4),
     ] {
+        if only
+            .as_ref()
+            .is_some_and(|only| *only != format!("{mode:?}{callers}"))
+        {
+            continue;
+        }
         let path = Path::new(&dir).join(format!("lifecycle-{}.db", std::process::id()));
         let store = SqliteStore::open(&path, Options::default()).unwrap();
-        let (count, seconds) = measure(store, mode, callers).await;
+        let (count, seconds) = measure(store, mode, callers, most).await;
         println!(
             "{mode:?}, {callers} callers, batch {BATCH}: {:.0} lifecycles/s",
             count as f64 / seconds
@@ -69,7 +78,12 @@ struct Bench {
     lanes: Vec<Lane>,
 }
 
-async fn measure(store: Arc<dyn Store>, mode: Mode, callers: usize) -> (usize, f64) {
+async fn measure(
+    store: Arc<dyn Store>,
+    mode: Mode,
+    callers: usize,
+    most: Option<usize>,
+) -> (usize, f64) {
     let node = store.join("bench:1", now()).await.unwrap();
     let policies = Arc::new(Policies {
         default_queue: QueuePolicy {
@@ -99,7 +113,11 @@ async fn measure(store: Arc<dyn Store>, mode: Mode, callers: usize) -> (usize, f
             let bench = Arc::clone(&bench);
             tokio::spawn(async move {
                 let mut count = 0;
-                while begun.elapsed() < Duration::from_secs(SECONDS) {
+                let goes_on = |count: usize| match most {
+                    Some(most) => count * callers < most,
+                    None => begun.elapsed() < Duration::from_secs(SECONDS),
+                };
+                while goes_on(count) {
                     count += bench.round(mode, caller).await;
                 }
                 count

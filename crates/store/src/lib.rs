@@ -65,6 +65,8 @@ pub use open::open;
 /// - `returned_means_durable`: what a call has returned survives kill -9 and power loss.
 /// - `one_key_one_message`: drafts with the same idempotency key are one message within its
 ///   retention; another message under the same key is refused and writes nothing.
+/// - `requests_of_one_moment_spoil_nobody`: what is asked together is answered in its order, each as
+///   if it had been asked alone.
 /// - `only_the_head_is_ready`: of an ordering key at most one message is ready or leased, and
 ///   settling it readies the next in the same transaction.
 /// - `counts_add_up`: accepted = sum over states + pruned after every commit.
@@ -87,6 +89,20 @@ pub trait MessageStore: Send + Sync + fmt::Debug {
     /// followers stand blocked. Fresh messages may be born leased, see
     /// [`waystation_core::exchange::Birth`].
     async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueAnswer, StoreError>;
+
+    /// Does what [`MessageStore::enqueue`] does for each of several requests that came at one moment;
+    /// one answer each, in order, all of them when the last is there. None of them spoils
+    /// another.
+    async fn enqueue_all(
+        &self,
+        requests: Vec<EnqueueRequest>,
+    ) -> Vec<Result<EnqueueAnswer, StoreError>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(self.enqueue(request).await);
+        }
+        answers
+    }
 
     /// Leases messages; on disk when it returns. Costs the same with ten messages waiting or ten
     /// million, and with a million behind a closed gate.

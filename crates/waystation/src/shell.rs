@@ -10,7 +10,8 @@
 //!
 //! The loop holds the store's calls itself: the answers of one transaction wake it once, and become
 //! one moment. With a task for each call an accepted message cost two more wake-ups, which two busy
-//! cores pay for with a third of their rate.
+//! cores pay for with a third of their rate. For the same reason it lets everybody who is ready to ask
+//! do so before it takes a moment in, and hands the submits of a moment to the store as one call.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use waystation_core::event::Event;
-use waystation_core::exchange::{Delivery, HealthCheck, Lease, Trouble};
+use waystation_core::exchange::{Delivery, EnqueueRequest, HealthCheck, Lease, Trouble};
 use waystation_core::message::{MessageId, State};
 use waystation_core::name::{Kind, KindPattern};
 use waystation_core::node::{Command, Input, Node, Options, Reply, Stop, Ticket};
@@ -39,6 +40,8 @@ use crate::{execute, world};
 
 /// The most inputs that are taken in as one moment.
 const MOMENT_MAX: usize = 1_024;
+/// The most submits that the store is handed together: what they wait for is one transaction.
+const TOGETHER_MAX: usize = 256;
 
 /// Handlers by kind; the narrowest pattern wins.
 #[derive(Clone)]
@@ -156,7 +159,9 @@ pub(crate) struct Shell {
     cancels: BTreeMap<Lease, CancellationToken>,
     wake_at: Option<Timestamp>,
     /// Calls of the store that have not been answered.
-    calls: FuturesUnordered<BoxFuture<'static, Option<Ask>>>,
+    calls: FuturesUnordered<BoxFuture<'static, Vec<Ask>>>,
+    /// Submits of this moment, on their way to the store.
+    submits: Vec<(Ticket, EnqueueRequest)>,
     pulse: Arc<Pulse>,
     stopped: watch::Sender<Option<Stop>>,
 }
@@ -208,6 +213,7 @@ impl Shell {
             cancels: BTreeMap::new(),
             wake_at: None,
             calls: FuturesUnordered::new(),
+            submits: Vec::new(),
             pulse,
             stopped,
         };
@@ -229,6 +235,7 @@ impl Shell {
             for command in commands.drain(..) {
                 self.perform(command);
             }
+            self.ask_submits();
             self.pulse.beat_at.store(now.as_micros(), Ordering::Relaxed);
             if !self.listen(&mut heard).await {
                 break;
@@ -243,7 +250,7 @@ impl Shell {
         // The calls come first: a new one reaches the store by being looked at.
         tokio::select! {
             biased;
-            Some(answer) = self.calls.next() => heard.extend(answer),
+            Some(answers) = self.calls.next() => heard.extend(answers),
             count = self.asks.recv_many(heard, MOMENT_MAX) => {
                 if count == 0 {
                     return false;
@@ -254,10 +261,12 @@ impl Shell {
                 heard.push(Ask::Tell(Input::Wake));
             }
         }
+        // Under load the loop would else run after each single question, and its moments be of one.
+        world::give_way().await;
         while heard.len() < MOMENT_MAX
-            && let Some(Some(answer)) = self.calls.next().now_or_never()
+            && let Some(Some(answers)) = self.calls.next().now_or_never()
         {
-            heard.extend(answer);
+            heard.extend(answers);
         }
         while heard.len() < MOMENT_MAX
             && let Ok(ask) = self.asks.try_recv()
@@ -301,21 +310,41 @@ impl Shell {
             Command::Stop(stop) => {
                 self.stopped.send_replace(Some(stop));
             }
-            Command::Enqueue { .. }
-            | Command::Claim { .. }
+            Command::Enqueue { ticket, request } => self.submits.push((ticket, request)),
+            Command::Claim { .. }
             | Command::Settle { .. }
             | Command::Extend { .. }
             | Command::Heal { .. }
             | Command::ReportProbe { .. }
-            | Command::Load { .. } => self.ask_store(command),
+            | Command::Load { .. } => {
+                // A claim is to find what came before it.
+                self.ask_submits();
+                self.ask_store(command);
+            }
         }
     }
 
     fn ask_store(&self, command: Command) {
         let store = Arc::clone(&self.store);
         let now = self.world.now();
-        let call = async move { ask(store.as_ref(), command, now).await };
+        let call = async move { Vec::from_iter(ask(store.as_ref(), command, now).await) };
         self.calls.push(call.boxed());
+    }
+
+    /// Hands the submits that have gathered to the store.
+    fn ask_submits(&mut self) {
+        while !self.submits.is_empty() {
+            let count = self.submits.len().min(TOGETHER_MAX);
+            let (tickets, requests): (Vec<_>, Vec<_>) = self.submits.drain(..count).unzip();
+            let store = Arc::clone(&self.store);
+            let call = async move {
+                let answers = store.enqueue_all(requests).await;
+                let input =
+                    |(ticket, answer)| told(answer, |answer| Input::Enqueued { ticket, answer });
+                tickets.into_iter().zip(answers).map(input).collect()
+            };
+            self.calls.push(call.boxed());
+        }
     }
 
     fn run_handler(&mut self, delivery: Arc<Delivery>) {
@@ -439,12 +468,10 @@ async fn sleep_for(wait: Option<Duration>) {
     }
 }
 
-/// Asks the store what a command says; none for commands that are not for the store.
+/// Asks the store what a command says; none for commands that are not for the store, or go to it
+/// together.
 async fn ask(store: &dyn Store, command: Command, now: Timestamp) -> Option<Ask> {
     let answer = match command {
-        Command::Enqueue { ticket, request } => told(store.enqueue(request).await, |answer| {
-            Input::Enqueued { ticket, answer }
-        }),
         Command::Claim { ticket, request } => told(store.claim(request).await, |answer| {
             Input::Claimed { ticket, answer }
         }),
@@ -469,7 +496,8 @@ async fn ask(store: &dyn Store, command: Command, now: Timestamp) -> Option<Ask>
         Command::Load { ticket, leases } => told(store.leased(leases).await, |answer| {
             Input::Loaded { ticket, answer }
         }),
-        Command::Run(_)
+        Command::Enqueue { .. }
+        | Command::Run(_)
         | Command::CheckHealth(_)
         | Command::Cancel(_)
         | Command::Answer { .. }

@@ -95,6 +95,11 @@ fn wall() -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
+/// Lets every task that is ready have its turn first.
+pub(crate) async fn give_way() {
+    tokio::task::yield_now().await;
+}
+
 /// Waits as long as it says.
 #[expect(clippy::disallowed_methods, reason = "the door for sleeping")]
 pub(crate) async fn sleep(wait: Duration) {

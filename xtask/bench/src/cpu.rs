@@ -21,13 +21,27 @@ pub fn of_this_process() -> Duration {
 /// # Errors
 /// There is no such process, or no Linux.
 pub fn of_threads(pid: u32) -> Result<Duration> {
+    sum_of_threads(pid, 0)
+}
+
+/// Gives how long the threads of a process have been ready to run and waited for a core: what others on
+/// the machine, and too many threads of its own, cost it in latency.
+///
+/// # Errors
+/// There is no such process, or no Linux.
+pub fn waits_of_threads(pid: u32) -> Result<Duration> {
+    sum_of_threads(pid, 1)
+}
+
+/// Adds up one word of the threads' `schedstat`, nanoseconds both: running, waiting to run.
+fn sum_of_threads(pid: u32, word: usize) -> Result<Duration> {
     let folder = format!("/proc/{pid}/task");
     let mut nanos = 0;
     for thread in std::fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
         let file = thread?.path().join("schedstat");
         // A thread that has just ended is no error.
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        let word = text.split(' ').next().unwrap_or_default();
+        let word = text.split(' ').nth(word).unwrap_or_default();
         nanos += word.parse().unwrap_or(0);
     }
     Ok(Duration::from_nanos(nanos))

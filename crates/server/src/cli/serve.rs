@@ -14,7 +14,7 @@ use waystation_store::Store;
 
 use super::{Failure, Source, handlers, paper};
 use crate::config::{self, Settings, StoreChoice, System};
-use crate::http::{App, Door, Inner, Limits, Site, Throttle};
+use crate::http::{App, Door, Inner, Limits, Throttle};
 use crate::supervise;
 use crate::telemetry::{self, ServerWorld, Telemetry};
 
@@ -149,7 +149,7 @@ fn listen(
 ) -> tokio::task::JoinHandle<()> {
     let app = App::new(Inner {
         station: station.clone(),
-        telemetry: Arc::clone(&telemetry),
+        telemetry,
         payload_max: settings.payload_max,
         throttle: settings.submit_rate.map(Throttle::new),
         body_timeout: settings.body_timeout,
@@ -162,12 +162,13 @@ fn listen(
         write_timeout: settings.body_timeout,
         refused_bytes: crate::http::refused_max(settings.payload_max),
     };
-    let site = Site {
-        router: app.router(),
+    supervise::start(crate::http::serve(
+        listener,
+        app,
         door,
-        telemetry,
-    };
-    supervise::start(crate::http::serve(listener, site, limits, stop.clone()))
+        limits,
+        stop.clone(),
+    ))
 }
 
 async fn open(settings: &Settings) -> Result<Arc<dyn Store>, Failure> {

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use super::fields::{Object, escape, text_of, type_of};
 use super::problem::{FieldError, Problem};
 use super::submit::{HEADERS_MAX, JSON, Submission, check_payload};
 
+/// The header that says that the others hold an event's attributes.
+pub(crate) static SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
 /// The content type of the structured form.
 pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
 

@@ -1,6 +1,6 @@
 //! Who may come in: the bearer token, and requests that name us by our own names.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::uri::Authority;
@@ -99,6 +99,10 @@ impl Door {
     }
 
     fn is_ours(&self, authority: &str, local: IpAddr) -> bool {
+        // What nearly every client of one machine or network says is read without a copy.
+        if let Ok(plain) = authority.parse::<SocketAddrV4>() {
+            return self.is_our_address(IpAddr::V4(*plain.ip()), local);
+        }
         let Ok(authority) = authority.parse::<Authority>() else {
             return false;
         };
@@ -108,9 +112,13 @@ impl Door {
         let host = authority.host().to_ascii_lowercase();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>() {
-            Ok(ip) => ip.is_loopback() || ip == self.listen || ip == local,
+            Ok(ip) => self.is_our_address(ip, local),
             Err(_) => host == "localhost" || self.hosts.contains(&host),
         }
+    }
+
+    fn is_our_address(&self, ip: IpAddr, local: IpAddr) -> bool {
+        ip.is_loopback() || ip == self.listen || ip == local
     }
 
     fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use waystation_core::message::{Headers, Priority};
 use waystation_core::name::{Destination, Key, Kind, Queue};
@@ -79,6 +79,8 @@ pub(crate) fn from_headers(
     })
 }
 
+/// The header that says that the others stand for fields.
+pub(crate) static KIND: HeaderName = HeaderName::from_static("waystation-kind");
 /// The headers that stand for fields of a message.
 pub(crate) const FIELD_HEADERS: &[&str] = &[
     "waystation-kind",

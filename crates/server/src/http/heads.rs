@@ -9,8 +9,8 @@ use axum::http::StatusCode;
 
 use super::problem::{Code, Problem};
 
-/// The most headers of a request.
-pub(crate) const HEADERS_MAX: usize = 64;
+/// The most headers of a request: hyper's own limit.
+const HEADERS_MAX: usize = 100;
 /// The most bytes of a request's head; a body of any size passes through a buffer of this size.
 pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// hyper's own answer is shorter than this.

@@ -13,12 +13,13 @@ use waystation_core::name::Destination;
 use waystation_store::{Edit, Operated, Operation};
 
 use super::fields::Object;
+use super::headers::KIND;
 use super::problem::{Code, Problem};
 use super::query::{Query, listing};
 use super::reply::{
-    Path, batch_max, json, media_type, no_media_type, read_body, read_json, single_max,
+    Path, batch_max, json, json_of, media_type, no_media_type, read_body, read_json, single_max,
 };
-use super::submit::{self, Submission};
+use super::submit;
 use super::views::{
     Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,
 };
@@ -37,12 +38,28 @@ type Answer = Result<Response<Body>, Problem>;
     (status = 202, description = "it is on disk", body = Accepted, headers(("Location" = String), ("Idempotent-Replayed" = String, description = "true for a duplicate"))),
 ))]
 pub(crate) async fn submit(State(app): State<App>, request: Request<Body>) -> Answer {
-    let (parts, body) = request.into_parts();
-    let answer = match throttle(&app) {
-        Ok(()) => accept_one(&app, &parts, body).await,
+    accept(&app, request).await
+}
+
+/// Where [`submit`] is.
+pub(crate) const PATH: &str = "/v1/messages";
+
+/// Takes one message, as [`submit`] documents it.
+///
+/// # Errors
+/// Says why nothing was written.
+pub(crate) async fn accept<B>(app: &App, request: Request<B>) -> Answer
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let answer = match throttle(app) {
+        Ok(()) => match read_one(app, request).await {
+            Ok(draft) => store_one(app, draft).await,
+            Err(problem) => Err(problem),
+        },
         Err(problem) => Err(problem),
     };
-    count_refusal(&app, &answer);
+    count_refusal(app, &answer);
     answer
 }
 
@@ -53,12 +70,18 @@ fn throttle(app: &App) -> Result<(), Problem> {
     }
 }
 
-async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
+/// Reads one message. Of the request nothing is left when it is read: its bytes lie in the
+/// connection's buffer, which hyper can use again only when nobody holds a part of it.
+async fn read_one<B>(app: &App, request: Request<B>) -> Result<Draft, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     let media = media_type(headers);
-    let opaque = headers.contains_key("waystation-kind");
+    let opaque = headers.contains_key(&KIND);
     let structured = media.eq_ignore_ascii_case(cloudevents::STRUCTURED);
-    let binary = headers.contains_key("ce-specversion");
+    let binary = headers.contains_key(&cloudevents::SPECVERSION);
     let plain = media.eq_ignore_ascii_case("application/json");
     if !(opaque || structured || binary || plain) {
         return Err(not_a_message(media));
@@ -88,7 +111,13 @@ async fn accept_one(app: &App, parts: &Parts, body: Body) -> Answer {
         }
         submission.idempotency_key = Some(key);
     }
-    store_one(app, headers, submission).await
+    submission.headers = submit::with_trace(submission.headers, headers);
+    let point: &dyn Fn(&str) -> String = if opaque {
+        &|field| format!("Waystation-{field}").replace('_', "-")
+    } else {
+        &|field| format!("/{field}")
+    };
+    submission.into_draft(&app.station.policies(), app.station.now(), point)
 }
 
 /// What a message may be sent as.
@@ -105,14 +134,7 @@ fn not_a_message(media: &str) -> Problem {
     )
 }
 
-async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_>) -> Answer {
-    let point: &(dyn Fn(&str) -> String + Sync) = if headers.contains_key("waystation-kind") {
-        &|field| format!("Waystation-{field}").replace('_', "-")
-    } else {
-        &|field| format!("/{field}")
-    };
-    submission.headers = submit::with_trace(submission.headers, headers);
-    let draft = submission.into_draft(&app.station.policies(), app.station.now(), point)?;
+async fn store_one(app: &App, draft: Draft) -> Answer {
     let lane = draft.lane.clone();
     let stored = match app.station.submit(vec![draft]).await? {
         EnqueueAnswer::Stored(stored) => stored,
@@ -124,8 +146,11 @@ async fn store_one(app: &App, headers: &HeaderMap, mut submission: Submission<'_
             "the store answered with nothing",
         ));
     };
-    let mut response = json(StatusCode::ACCEPTED, &Accepted::new(one, &lane));
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/messages/{}", one.id)) {
+    let id = one.id.to_string();
+    let location = HeaderValue::try_from([PATH, "/", &id].concat());
+    let accepted = Accepted::new(id, one, &lane);
+    let mut response = json_of(StatusCode::ACCEPTED, accepted.to_json());
+    if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }
     if one.duplicate {

@@ -6,6 +6,7 @@
 //!                                                  └── problem+json ◀─────────────┘
 //! ```
 
+mod alarm;
 mod cloudevents;
 mod control;
 mod cursor;
@@ -46,7 +47,6 @@ pub(crate) use pages::markdown as errors_markdown;
 pub(crate) use reply::refused_max;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
-pub(crate) use serve::Site;
 pub(crate) use serve::serve;
 pub(crate) use throttle::Throttle;
 

@@ -55,7 +55,7 @@ codes! {
     UnknownField => "unknown_field", UNPROCESSABLE_ENTITY, "a field is not known",
         "Each entry of `errors` names a field that does not exist, and the one that was probably meant. Nothing was written.";
     PayloadTooLarge => "payload_too_large", PAYLOAD_TOO_LARGE, "the payload is too large",
-        "Send less, or put large data elsewhere and send a reference; an operator can raise `server.payload_max` up to 64 MiB. With status 431 or 414 it is the request's head, which may have 16 KiB and 64 headers.";
+        "Send less, or put large data elsewhere and send a reference; an operator can raise `server.payload_max` up to 64 MiB. With status 431 or 414 it is the request's head, which may have 16 KiB and 100 headers.";
     UnsupportedMediaType => "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "the content type is not understood here",
         "Send `Content-Type: application/json`; for a payload of another type give its fields in headers, beginning with `Waystation-Kind`.";
     NotFound => "not_found", NOT_FOUND, "there is no such thing",

@@ -1,11 +1,16 @@
 //! Reading bodies within their limits, writing JSON.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
 use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use serde::Serialize;
 
 use super::App;
@@ -55,29 +60,80 @@ impl FromRequestParts<App> for Path<String> {
 ///
 /// # Errors
 /// `payload_too_large` above `limit`; a client that is too slow, or gone, is cut off without an answer.
-pub(crate) async fn read_body(
+pub(crate) async fn read_body<B>(
     app: &App,
     headers: &HeaderMap,
-    body: Body,
+    body: B,
     limit: usize,
-) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            Code::PayloadTooLarge,
-            format!("the body is larger than the limit of {limit} bytes; send less at once"),
-        )
-    };
+) -> Result<Bytes, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
-    match tokio::time::timeout(app.body_timeout, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) | Err(_) => Err(Problem::cut_off()),
+    let mut collect = pin!(collect(body, limit));
+    // Nearly all bodies come with their head, and hyper has them by the second look: the runtime's timer
+    // is not troubled for those.
+    if let Poll::Ready(bytes) = look(collect.as_mut()).await {
+        return bytes;
     }
+    tokio::time::timeout(app.body_timeout, collect)
+        .await
+        .unwrap_or_else(|_| Err(Problem::cut_off()))
+}
+
+/// Looks at a future once; asks to be woken again at once if it is not ready.
+async fn look<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    let mut looked = false;
+    poll_fn(|cx| {
+        if looked {
+            return Poll::Ready(Poll::Pending);
+        }
+        looked = true;
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled.map(Poll::Ready)
+    })
+    .await
+}
+
+/// Takes the pieces of a body; one that comes in one piece is not copied.
+async fn collect<B>(mut body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers are of no interest, and bounded by hyper.
+        let Ok(piece) = frame.map_err(|_| Problem::cut_off())?.into_data() else {
+            continue;
+        };
+        if piece.len() > limit - first.len().max(all.len()) {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = piece;
+            continue;
+        }
+        all.extend_from_slice(&std::mem::take(&mut first));
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(
+        Code::PayloadTooLarge,
+        format!("the body is larger than the limit of {limit} bytes; send less at once"),
+    )
 }
 
 /// Reads a JSON body; an absent one is an empty object where that is allowed.
@@ -137,19 +193,22 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
 /// Writes a JSON response.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {
-        Ok(bytes) => {
-            let mut response = Response::new(Body::from(bytes));
-            *response.status_mut() = status;
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
+        Ok(bytes) => json_of(status, bytes),
         Err(error) => axum::response::IntoResponse::into_response(Problem::new(
             Code::Internal,
             error.to_string(),
         )),
     }
+}
+
+/// Writes a response of what is JSON already.
+pub(crate) fn json_of(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.headers_mut() = headers;
+    response
 }
 
 /// Writes a text response.
@@ -159,4 +218,56 @@ pub(crate) fn text(content_type: &'static str, text: String) -> Response<Body> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::task::Context;
+
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A body that comes in these pieces.
+    struct Pieces(VecDeque<&'static [u8]>);
+
+    impl hyper::body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let piece = self.0.pop_front().map(Bytes::from_static);
+            Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    async fn collected(pieces: &[&'static str], limit: usize) -> Result<Bytes, Code> {
+        let pieces = pieces.iter().map(|piece| piece.as_bytes());
+        let collected = collect(Pieces(pieces.collect()), limit).await;
+        collected.map_err(|problem| problem.code)
+    }
+
+    #[tokio::test]
+    async fn the_pieces_of_a_body_are_put_together_up_to_the_limit() {
+        let within: [(&[&str], &str); 4] = [
+            (&[], ""),
+            (&["abcd"], "abcd"),
+            (&["", "abcd", ""], "abcd"),
+            (&["a", "", "bc", "d"], "abcd"),
+        ];
+        for (pieces, expected) in within {
+            let bytes = collected(pieces, 4).await.expect("within the limit");
+            assert_eq!(bytes, expected, "{pieces:?}");
+        }
+        let beyond: [&[&str]; 3] = [&["abcde"], &["abcd", "e"], &["a", "bc", "de"]];
+        for pieces in beyond {
+            let refused = collected(pieces, 4).await.expect_err("five bytes");
+            assert_eq!(refused, Code::PayloadTooLarge, "{pieces:?}");
+        }
+    }
 }

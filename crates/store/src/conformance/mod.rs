@@ -64,6 +64,7 @@ macro_rules! store_conformance {
                 same_key_with_another_body_is_refused_and_writes_nothing
                 same_key_twice_in_a_batch_is_one_message
                 key_mismatch_within_a_batch_is_refused
+                requests_of_one_moment_spoil_nobody
                 idempotency_key_is_free_after_its_retention
                 duplicate_shows_where_the_first_stands
                 duplicate_of_a_pruned_message_answers_the_first_id

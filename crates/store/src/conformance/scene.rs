@@ -80,14 +80,32 @@ impl Scene {
     // ---- enqueue
 
     pub(super) async fn try_send(&self, drafts: Vec<Draft>, birth: Option<Birth>) -> EnqueueAnswer {
-        let request = EnqueueRequest {
+        let request = self.submit(drafts, birth);
+        self.store.enqueue(request).await.expect("enqueues")
+    }
+
+    /// Sends several requests at one moment.
+    pub(super) async fn try_send_together(
+        &self,
+        requests: Vec<(Vec<Draft>, Option<Birth>)>,
+    ) -> Vec<EnqueueAnswer> {
+        let requests = requests.into_iter();
+        let requests = requests.map(|(drafts, birth)| self.submit(drafts, birth));
+        let answers = self.store.enqueue_all(requests.collect()).await;
+        answers
+            .into_iter()
+            .map(|answer| answer.expect("enqueues"))
+            .collect()
+    }
+
+    fn submit(&self, drafts: Vec<Draft>, birth: Option<Birth>) -> EnqueueRequest {
+        EnqueueRequest {
             now: self.now,
             node: self.node,
             drafts,
             policies: Arc::clone(&self.policies),
             birth,
-        };
-        self.store.enqueue(request).await.expect("enqueues")
+        }
     }
 
     pub(super) async fn send_all(&self, drafts: Vec<Draft>) -> Vec<Enqueued> {

@@ -120,6 +120,16 @@ pub(crate) fn allot(gates: &mut GateSet, offers: &[Offered], room: Room<'_>) -> 
             fresh_since: None,
         })
         .collect();
+    if has_plenty(gates, offers, &shares, &permit) {
+        for (allotment, share) in allotments.iter_mut().zip(&shares) {
+            if *share > 0 {
+                gates.start(&allotment.lane, *share, room.policies, room.now);
+                allotment.count = *share;
+            }
+        }
+        allotments.retain(|allotment| allotment.count > 0);
+        return allotments;
+    }
     let first = usize::try_from(room.turn % (offers.len().max(1) as u64)).unwrap_or(0);
     while shares.iter().any(|&left| left > 0) {
         for step in 0..offers.len() {
@@ -144,6 +154,27 @@ pub(crate) fn allot(gates: &mut GateSet, offers: &[Offered], room: Room<'_>) -> 
     }
     allotments.retain(|allotment| allotment.count > 0);
     allotments
+}
+
+/// Asks a lane's gates, beside so many starts given through each: how many may start, and while
+/// climbing since when messages are fresh.
+type Ask<'a> = dyn Fn(&GateSet, &Lane, &BTreeMap<GateKey, u32>) -> (u32, Option<Timestamp>) + 'a;
+
+/// Whether each lane could start all that is shared out, and none climbs: then the order in which
+/// they start makes no difference.
+fn has_plenty(gates: &GateSet, offers: &[Offered], shares: &[u32], permit: &Ask<'_>) -> bool {
+    let all = shares
+        .iter()
+        .fold(0_u32, |all, share| all.saturating_add(*share));
+    let none = BTreeMap::new();
+    offers
+        .iter()
+        .zip(shares)
+        .filter(|(_, share)| **share > 0)
+        .all(|(offer, _)| {
+            let (starts, fresh_since) = permit(gates, &offer.lane, &none);
+            starts >= all && fresh_since.is_none()
+        })
 }
 
 /// Which half of a ramp a slot belongs to.

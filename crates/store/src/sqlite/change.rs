@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rusqlite::params;
 use waystation_core::exchange::{Delivery, Lease};
 use waystation_core::message::{Message, State as MessageState};
+use waystation_core::time::Timestamp;
 
+use super::extra::{self, Extra};
 use super::fault::{Answer, damaged};
 use super::rows::{self, Stored, standing_code, state_code};
 use super::state::State;
@@ -18,8 +20,9 @@ struct Before {
     state: MessageState,
     fence: u64,
     lane: i64,
-    ready: Option<(i64, waystation_core::time::Timestamp)>,
+    ready: Option<(i64, Timestamp)>,
     claim: Option<i64>,
+    extra: Option<Extra>,
 }
 
 impl Before {
@@ -30,6 +33,7 @@ impl Before {
             lane: stored.lane,
             ready: stored.ready().map(|level| (level, stored.due_at)),
             claim: stored.claim,
+            extra: Extra::of(stored),
         }
     }
 }
@@ -65,19 +69,14 @@ impl State<'_> {
 
     fn write_row(&mut self, stored: &Stored, before: &Before) -> Answer<()> {
         self.wrote = true;
-        let waits = stored.state == MessageState::Waiting;
-        let blamed_at = stored.story.blamed_at().filter(|_| waits);
-        let shown = matches!(stored.state, MessageState::Dead | MessageState::Parked);
-        let error = stored.story.last_error.as_ref().filter(|_| shown);
+        let extra = Extra::of(stored);
         let changed = self
             .db
             .prepare_cached(
                 "UPDATE message SET lane = ?4, state = ?5, ready = ?6, due_at = ?7, fence = ?8, \
                  priority = ?9, standing = ?10, generation = ?11, attempts = ?12, \
                  deliveries = ?13, claim = ?14, worker = ?15, started_at = ?16, \
-                 finished_at = ?17, story = ?18, place = ?19, in_line = ?20, \
-                 max_attempts = ?21, blamed_at = ?22, fingerprint = ?23, edit = ?24 \
-                 WHERE row = ?1 AND state = ?2 AND fence = ?3",
+                 finished_at = ?17, extra = ?18 WHERE row = ?1 AND state = ?2 AND fence = ?3",
             )?
             .execute(params![
                 stored.row,
@@ -95,26 +94,15 @@ impl State<'_> {
                 stored.deliveries,
                 stored.claim,
                 stored.worker,
-                stored
-                    .started_at
-                    .map(waystation_core::time::Timestamp::as_micros),
-                stored
-                    .finished_at
-                    .map(waystation_core::time::Timestamp::as_micros),
-                stored.story.encode(),
-                stored.line.map(|_| stored.place),
-                stored.in_line.then_some(1),
-                stored.max_attempts,
-                blamed_at.map(waystation_core::time::Timestamp::as_micros),
-                error.map(|error| error.fingerprint.0.cast_signed()),
-                stored.edit,
+                stored.started_at.map(Timestamp::as_micros),
+                stored.finished_at.map(Timestamp::as_micros),
+                extra.as_ref().map(|_| stored.row),
             ])?;
-        if changed == 1 {
-            Ok(())
-        } else {
+        if changed != 1 {
             // Read and written in one IMMEDIATE transaction: nobody can have come between.
-            Err(damaged("message", stored.row))
+            return Err(damaged("message", stored.row));
         }
+        extra::write(self.db, stored.row, before.extra.as_ref(), extra.as_ref())
     }
 
     fn derive(&mut self, stored: &Stored, before: &Before) -> Answer<()> {

@@ -12,16 +12,17 @@ use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
 
 use super::claims::ClaimRow;
+use super::extra::{self, Extra};
 use super::fault::Answer;
 use super::pick::{Ahead, Skipped};
-use super::rows::{STRUCK_LEVEL, Stored};
+use super::rows::{self, Handed, STRUCK_LEVEL, Stored};
 use super::state::State;
 use crate::rules::{self, Allotment, Offered, Probes, Room};
 
 /// The hot half of a claim: one message becomes leased.
 pub(super) const LEASE: &str = "UPDATE message SET state = 2, ready = NULL, fence = fence + 1, \
-     attempts = ?3, deliveries = ?4, claim = ?5, worker = ?6, started_at = ?7, \
-     blamed_at = NULL WHERE row = ?1 AND state = 0 AND fence = ?2";
+     attempts = ?3, deliveries = ?4, claim = ?5, worker = ?6, started_at = ?7 \
+     WHERE row = ?1 AND state = 0 AND fence = ?2";
 
 /// How many messages of a lane are read ahead at least.
 const AHEAD_MIN: u32 = 8;
@@ -150,6 +151,7 @@ impl State<'_> {
     ) -> Answer<()> {
         self.wrote = true;
         let ready = stored.ready().unwrap_or(STRUCK_LEVEL);
+        let before = Extra::of(stored);
         self.hot.lease.execute(params![
             stored.row,
             stored.fence.0.cast_signed(),
@@ -172,6 +174,10 @@ impl State<'_> {
         stored.claim = Some(claim);
         stored.worker = Some(like.worker_id);
         stored.started_at = Some(like.started_at);
+        if before.is_some() {
+            let after = Extra::of(stored);
+            extra::write(self.db, stored.row, before.as_ref(), after.as_ref())?;
+        }
         self.join_claim(claim, stored.row)?;
         if let Some(line) = stored.line {
             self.note_dispatched(line, stored.place)?;
@@ -469,7 +475,9 @@ impl Due<'_, '_> {
             let Some(row) = picked else {
                 return Ok(());
             };
-            let mut stored = self.state.stored(row)?;
+            let db = self.state.db;
+            let deliver = &mut self.state.hot.deliver;
+            let (mut stored, handed) = rows::load_to_deliver(deliver, db, row)?;
             match self.meet_expired(&mut stored)? {
                 None => return Ok(()),
                 Some(true) => {}
@@ -477,7 +485,7 @@ impl Due<'_, '_> {
                     if let Some(of) = self.state.lanes.get_mut(&lane) {
                         of.slots += 1;
                     }
-                    self.give(stored, Vec::new())?;
+                    self.give_with(stored, handed, Vec::new())?;
                     left -= 1;
                 }
             }
@@ -502,8 +510,24 @@ impl Due<'_, '_> {
         Ok(Some(true))
     }
 
-    fn give(&mut self, mut stored: Stored, probes: Probes) -> Answer<()> {
-        let message = self.state.message(&stored)?;
+    fn give(&mut self, stored: Stored, probes: Probes) -> Answer<()> {
+        self.give_with(stored, None, probes)
+    }
+
+    /// Gives a message whose payload may have been read already.
+    fn give_with(
+        &mut self,
+        mut stored: Stored,
+        handed: Option<Handed>,
+        probes: Probes,
+    ) -> Answer<()> {
+        let message = match handed {
+            Some(handed) => {
+                let lane = self.state.lane(stored.lane)?.lane.clone();
+                Arc::new(stored.message(self.state.number, lane, handed))
+            }
+            None => self.state.message(&stored)?,
+        };
         if self.like.worker_id == 0 {
             self.like.worker_id = self.state.worker_id(&self.like.worker)?;
         }

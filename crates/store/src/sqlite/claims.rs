@@ -1,9 +1,10 @@
 //! Claim rows: one for the leases of one call, where a node's death ends them together; one a lease
 //! for pull workers and probes. A row goes when the last of its leases does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use rusqlite::{OptionalExtension, params};
 use waystation_core::exchange::ProbeToken;
 use waystation_core::message::{Epoch, State as MessageState, WorkerName};

@@ -16,6 +16,7 @@ use waystation_core::time::Timestamp;
 
 use super::SqliteStore;
 use super::lock::NodeLock;
+use super::state::State;
 use crate::{MessageStore, StoreError};
 
 /// How often the file is looked at for a ring that was lost.
@@ -58,6 +59,15 @@ impl MessageStore for SqliteStore {
 
     async fn enqueue(&self, request: EnqueueRequest) -> Result<EnqueueAnswer, StoreError> {
         self.call(true, move |state| state.enqueue(&request)).await
+    }
+
+    async fn enqueue_all(
+        &self,
+        requests: Vec<EnqueueRequest>,
+    ) -> Vec<Result<EnqueueAnswer, StoreError>> {
+        let run = |request: EnqueueRequest| move |state: &mut State<'_>| state.enqueue(&request);
+        self.call_all(true, requests.into_iter().map(run).collect())
+            .await
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, StoreError> {

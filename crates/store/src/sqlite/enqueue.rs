@@ -15,17 +15,20 @@ use waystation_core::policy::Policies;
 use waystation_core::time::Timestamp;
 
 use super::claims::ClaimRow;
+use super::extra::{self, Extra};
 use super::fault::Answer;
-use super::rows::{self, Stored, checksum, standing_code, state_code};
+use super::rows::{self, Stored, checksum, standing_code};
 use super::state::{Held, State};
 use super::story::{Head, Story};
 use crate::rules;
 
-/// The hot half of accepting: a message's row.
+/// The hot half of accepting: a fresh message's row, and one that is born leased.
 pub(super) const INSERT: &str = "INSERT INTO message (row, lane, state, ready, due_at, created_at, \
-     fence, priority, standing, generation, attempts, deliveries, claim, worker, started_at, line, \
-     place, in_line, expires_at, max_attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-     ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+     fence, priority, standing, generation, attempts, deliveries, extra) \
+     VALUES (?1, ?2, 0, ?3, ?4, ?5, 0, ?6, ?7, 1, 0, 0, ?8)";
+pub(super) const BEAR: &str = "INSERT INTO message (row, lane, state, due_at, created_at, fence, \
+     priority, standing, generation, attempts, deliveries, extra, claim, worker, started_at) \
+     VALUES (?1, ?2, 2, ?3, ?4, 1, ?5, 0, 1, 1, 1, ?6, ?7, ?8, ?4)";
 /// The other half: what it carries.
 pub(super) const INSERT_PAYLOAD: &str =
     "INSERT INTO payload (row, head, body, crc) VALUES (?1, ?2, ?3, ?4)";
@@ -274,28 +277,32 @@ impl State<'_> {
 
     fn insert(&mut self, fresh: &Stored, draft: &Draft) -> Answer<()> {
         self.wrote = true;
-        self.hot.message.execute(params![
-            fresh.row,
-            fresh.lane,
-            state_code(fresh.state),
-            fresh.ready(),
-            fresh.due_at.as_micros(),
-            fresh.created_at.as_micros(),
-            fresh.fence.0.cast_signed(),
-            fresh.priority.get(),
-            standing_code(fresh.standing),
-            fresh.generation,
-            fresh.attempts,
-            fresh.deliveries,
-            fresh.claim,
-            fresh.worker,
-            fresh.started_at.map(Timestamp::as_micros),
-            fresh.line,
-            fresh.line.map(|_| fresh.place),
-            fresh.in_line.then_some(1),
-            fresh.expires_at.map(Timestamp::as_micros),
-            fresh.max_attempts,
-        ])?;
+        let extra = Extra::of(fresh);
+        let has_extra = extra.as_ref().map(|_| fresh.row);
+        if fresh.state == MessageState::Leased {
+            self.hot.bear.execute(params![
+                fresh.row,
+                fresh.lane,
+                fresh.due_at.as_micros(),
+                fresh.created_at.as_micros(),
+                fresh.priority.get(),
+                has_extra,
+                fresh.claim,
+                fresh.worker,
+            ])?;
+        } else {
+            self.hot.message.execute(params![
+                fresh.row,
+                fresh.lane,
+                fresh.ready(),
+                fresh.due_at.as_micros(),
+                fresh.created_at.as_micros(),
+                fresh.priority.get(),
+                standing_code(fresh.standing),
+                has_extra,
+            ])?;
+        }
+        extra::write(self.db, fresh.row, None, extra.as_ref())?;
         self.insert_payload(fresh, draft)?;
         self.count(fresh.lane, None, Some(fresh.state))?;
         if let Some(level) = fresh.ready() {

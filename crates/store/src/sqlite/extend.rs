@@ -15,10 +15,10 @@ use super::state::State;
 use crate::rules;
 
 /// Messages whose grace is over, and when the next one's is.
-pub(super) const GRACE_OVER: &str = "SELECT due_at, row FROM message INDEXED BY message_grace \
-     WHERE standing = 3 AND state = 0 AND due_at <= ?1 ORDER BY due_at, row LIMIT ?2";
-pub(super) const NEXT_GRACE: &str = "SELECT due_at FROM message INDEXED BY message_grace \
-     WHERE standing = 3 AND state = 0 AND due_at > ?1 ORDER BY due_at LIMIT 1";
+pub(super) const GRACE_OVER: &str = "SELECT grace_at, row FROM extra INDEXED BY extra_grace \
+     WHERE grace_at IS NOT NULL AND grace_at <= ?1 ORDER BY grace_at, row LIMIT ?2";
+pub(super) const NEXT_GRACE: &str = "SELECT grace_at FROM extra INDEXED BY extra_grace \
+     WHERE grace_at IS NOT NULL AND grace_at > ?1 ORDER BY grace_at LIMIT 1";
 
 /// Messages with the end of their leases, and when there may be more.
 type Late = (Vec<(Timestamp, Stored)>, Option<Timestamp>);

@@ -24,13 +24,12 @@ use crate::rules;
 const INCIDENT_EVERY: Duration = Duration::from_secs(30);
 
 /// The expired that wait or are held, and when the next one is.
-pub(super) const EXPIRED: &str = "SELECT row FROM message INDEXED BY message_expiry \
-     WHERE expires_at <= ?1 AND expires_at IS NOT NULL AND state < 2 \
-     ORDER BY expires_at, row LIMIT ?2";
-pub(super) const NEXT_EXPIRY: &str = "SELECT expires_at FROM message INDEXED BY message_expiry \
-     WHERE expires_at IS NOT NULL AND state < 2 ORDER BY expires_at LIMIT 1";
+pub(super) const EXPIRED: &str = "SELECT row FROM extra INDEXED BY extra_expiry \
+     WHERE lapses_at <= ?1 AND lapses_at IS NOT NULL ORDER BY lapses_at, row LIMIT ?2";
+pub(super) const NEXT_EXPIRY: &str = "SELECT lapses_at FROM extra INDEXED BY extra_expiry \
+     WHERE lapses_at IS NOT NULL ORDER BY lapses_at LIMIT 1";
 /// Waiting messages of a lane that were blamed on an outage since then.
-pub(super) const BLAMED: &str = "SELECT row FROM message INDEXED BY message_blamed \
+pub(super) const BLAMED: &str = "SELECT row FROM extra INDEXED BY extra_blamed \
      WHERE lane = ?1 AND blamed_at IS NOT NULL AND blamed_at >= ?2";
 
 impl State<'_> {

@@ -9,7 +9,7 @@ use super::rows::Stored;
 use super::state::State;
 
 /// The head of a sequence.
-pub(super) const HEADS: &str = "SELECT row FROM message INDEXED BY message_line \
+pub(super) const HEADS: &str = "SELECT row FROM extra INDEXED BY extra_line \
      WHERE line = ?1 AND in_line = 1 ORDER BY place LIMIT 2";
 
 /// Where a fresh message stands.

@@ -19,30 +19,34 @@ use crate::{AttemptRow, Filter, MessageRow, PAGE_MAX, Page, ROWS_LOOKED_AT_MAX};
 pub(super) const NEWEST: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM message WHERE row < ?1 ORDER BY row DESC"
+    " FROM message LEFT JOIN extra ON extra.row = message.extra WHERE message.row < ?1 \
+     ORDER BY message.row DESC"
 );
 pub(super) const OF_KEY: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM message INDEXED BY message_key WHERE line = ?2 AND row < ?1 ORDER BY row DESC"
+    " FROM extra INDEXED BY extra_key CROSS JOIN message ON message.row = extra.row \
+     WHERE line = ?2 AND extra.row < ?1 ORDER BY extra.row DESC"
 );
 pub(super) const OF_FINGERPRINT: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM message INDEXED BY message_fingerprint WHERE fingerprint = ?2 AND row < ?1 \
-     ORDER BY row DESC"
+    " FROM extra INDEXED BY extra_fingerprint CROSS JOIN message ON message.row = extra.row \
+     WHERE fingerprint = ?2 AND extra.row < ?1 ORDER BY extra.row DESC"
 );
 pub(super) const PARKED_OF_LANE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM message INDEXED BY message_held WHERE lane = ?2 AND state = 1 AND row < ?1 \
-     ORDER BY row DESC"
+    " FROM extra INDEXED BY extra_held CROSS JOIN message ON message.row = extra.row \
+     WHERE extra.lane = ?2 AND held = 1 AND held IS NOT NULL AND extra.row < ?1 \
+     ORDER BY extra.row DESC"
 );
 pub(super) const DEAD_OF_LANE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM message INDEXED BY message_held WHERE lane = ?2 AND state = 4 AND row < ?1 \
-     ORDER BY row DESC"
+    " FROM extra INDEXED BY extra_held CROSS JOIN message ON message.row = extra.row \
+     WHERE extra.lane = ?2 AND held = 4 AND held IS NOT NULL AND extra.row < ?1 \
+     ORDER BY extra.row DESC"
 );
 
 /// One look, in one snapshot.

@@ -1,8 +1,7 @@
 //! Reading what the writer knows: at open, when another process has committed, and when a
 //! transaction was rolled back.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use rusqlite::Row;
 use waystation_core::gate::{Gate, GateSet};
 use waystation_core::mass::Deaths;
@@ -84,6 +83,7 @@ impl State<'_> {
                     is_exact: false,
                 },
                 gates: Vec::new(),
+                is_dirty: false,
             };
             if of.counts.waiting == 0 {
                 of.due = DueHint {

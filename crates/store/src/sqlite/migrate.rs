@@ -7,7 +7,10 @@ use super::fault::Fault;
 use crate::StoreError;
 
 /// The steps; the first makes version 1.
-const STEPS: [&str; 1] = [include_str!("migrations/0001_init.sql")];
+const STEPS: [&str; 2] = [
+    include_str!("migrations/0001_init.sql"),
+    include_str!("migrations/0002_extra.sql"),
+];
 
 /// The version that this build writes.
 pub(super) const VERSION: usize = STEPS.len();
@@ -109,8 +112,55 @@ mod tests {
             .expect("writes");
         let error = migrate(&mut db).expect_err("refused").to_string();
         assert!(
-            error.contains("version 7") && error.contains("up to 1"),
+            error.contains("version 7") && error.contains("up to 2"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn second_step_moves_what_few_messages_have_beside_them() {
+        let mut db = Connection::open_in_memory().expect("opens");
+        take_step(&mut db, 0).expect("steps");
+        // A plain one, one that waits with an expiry, one in its grace, a dead one, a leased one
+        // with a key.
+        db.execute_batch(
+            "INSERT INTO message (row, lane, state, ready, due_at, created_at, fence, priority, \
+             standing, generation, attempts, deliveries, claim, story, line, place, in_line, \
+             expires_at, fingerprint, blamed_at) VALUES \
+             (1, 7, 0, 5, 10, 9, 0, 4, 0, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL), \
+             (2, 7, 0, 5, 10, 9, 0, 4, 0, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, 99, NULL, NULL), \
+             (3, 7, 0, NULL, 55, 9, 3, 4, 3, 1, 3, 3, NULL, x'01', NULL, NULL, NULL, NULL, NULL, 8), \
+             (4, 7, 4, NULL, 10, 9, 2, 4, 0, 1, 2, 2, NULL, x'02', NULL, NULL, NULL, 99, 42, NULL), \
+             (5, 7, 2, NULL, 10, 9, 1, 4, 0, 1, 1, 1, 6, NULL, 3, 8, 1, 77, NULL, NULL)",
+        )
+        .expect("writes");
+        take_step(&mut db, 1).expect("steps");
+        let mut statement = db
+            .prepare(
+                "SELECT message.row, extra, lapses_at, grace_at, held, fingerprint, blamed_at, \
+                 line, place, in_line, story IS NOT NULL, expires_at, claim, ready, due_at \
+                 FROM message LEFT JOIN extra ON extra.row = message.extra ORDER BY message.row",
+            )
+            .expect("reads");
+        let rows: Vec<Vec<Option<i64>>> = statement
+            .query_map([], |row| (0..15).map(|at| row.get(at)).collect())
+            .expect("reads")
+            .collect::<Result<_, _>>()
+            .expect("reads");
+        let row = |number: i64, values: [Option<i64>; 14]| {
+            let mut row = vec![Some(number)];
+            row.extend(values);
+            row
+        };
+        let (n, no) = (None, Some(0));
+        #[rustfmt::skip]
+        let expected = vec![
+            row(1, [n, n, n, n, n, n, n, n, n, no, n, n, Some(5), Some(10)]),
+            row(2, [Some(2), Some(99), n, n, n, n, n, n, n, no, Some(99), n, Some(5), Some(10)]),
+            row(3, [Some(3), n, Some(55), n, n, Some(8), n, n, n, Some(1), n, n, n, Some(55)]),
+            row(4, [Some(4), n, n, Some(4), Some(42), n, n, n, n, Some(1), Some(99), n, n, Some(10)]),
+            row(5, [Some(5), n, n, n, n, n, Some(3), Some(8), Some(1), no, Some(77), Some(6), n, Some(10)]),
+        ];
+        assert_eq!(rows, expected);
     }
 }

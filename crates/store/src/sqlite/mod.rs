@@ -22,6 +22,7 @@ mod claims;
 mod data;
 mod enqueue;
 mod extend;
+mod extra;
 mod fault;
 mod heal;
 mod join;
@@ -35,6 +36,7 @@ mod operate;
 mod pick;
 mod prune;
 mod reader;
+mod reply;
 mod rows;
 mod settle;
 mod show;
@@ -60,8 +62,9 @@ use bell::Bell;
 use fault::Answer;
 use lock::NodeLock;
 use reader::Readers;
+use reply::{Gather, Reply, Told};
 use state::State;
-use writer::{Call, Job, Shared, Watcher};
+use writer::{Call, Jobs, Shared, Watcher};
 
 use crate::{CommitWatcher, Store, StoreError};
 
@@ -104,7 +107,7 @@ pub struct SqliteStore {
     path: PathBuf,
     durability: Durability,
     /// None only while the store is being dropped.
-    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    jobs: Option<mpsc::Sender<Jobs>>,
     readers: Readers,
     shared: Arc<Shared>,
     bell: Arc<Bell>,
@@ -131,19 +134,38 @@ impl SqliteStore {
         F: FnMut(&mut State<'_>) -> Answer<R> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Call {
-            run,
-            answer: None,
-            reply,
-            accepts,
+        let reply = Reply::Alone(reply);
+        self.hand_over(vec![Call::boxed(accepts, run, reply)])
+            .await?;
+        answer.await.unwrap_or_else(|_| Err(vanished()))
+    }
+
+    /// Runs calls that are asked together as [`Self::call`] runs one. Their caller is woken once, when
+    /// the last is answered; one answer each, in order.
+    async fn call_all<R, F>(&self, accepts: bool, runs: Vec<F>) -> Vec<Told<R>>
+    where
+        R: Send + 'static,
+        F: FnMut(&mut State<'_>) -> Answer<R> + Send + 'static,
+    {
+        let count = runs.len();
+        let (gather, answers) = Gather::new(count);
+        let jobs = runs.into_iter().enumerate().map(|(place, run)| {
+            let reply = Reply::Together(place, Arc::clone(&gather));
+            Call::boxed(accepts, run, reply)
         });
+        let handed = self.hand_over(jobs.collect()).await;
+        drop(gather);
+        let answers = match handed {
+            Ok(()) => answers.await.map_err(|_| vanished()),
+            Err(stopped) => Err(stopped),
+        };
+        answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+    }
+
+    async fn hand_over(&self, jobs: Jobs) -> Result<(), StoreError> {
         let stopped = || StoreError::Corrupt("the store's writer has stopped".into());
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(job).await.map_err(|_| stopped())?;
-        // The writer ended between taking the job and answering: it may have committed.
-        answer
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Indeterminate("the writer has stopped".into())))
+        let queue = self.jobs.as_ref().ok_or_else(stopped)?;
+        queue.send(jobs).await.map_err(|_| stopped())
     }
 
     /// The time for a look that writes nothing: never before what was seen.
@@ -158,6 +180,11 @@ impl SqliteStore {
     fn locks(&self) -> std::sync::MutexGuard<'_, HashMap<i64, NodeLock>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The writer ended between taking a job and answering: it may have committed.
+fn vanished() -> StoreError {
+    StoreError::Indeterminate("the writer has stopped".into())
 }
 
 impl Drop for SqliteStore {

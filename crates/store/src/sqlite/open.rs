@@ -19,7 +19,7 @@ use super::migrate::migrate;
 use super::reader::Readers;
 use super::state::State;
 use super::threads;
-use super::writer::{BUSY, Job, QUEUE_MAX, Shared, Writer};
+use super::writer::{BUSY, Jobs, QUEUE_MAX, Shared, Writer};
 use super::{Durability, Options, SqliteStore};
 use crate::StoreError;
 
@@ -32,7 +32,7 @@ const WAL_PAGES_RESTART: u64 = 4_096;
 /// Statements that are kept prepared.
 const STATEMENTS_KEPT: usize = 256;
 
-type Weak = mpsc::WeakSender<Box<dyn Job>>;
+type Weak = mpsc::WeakSender<Jobs>;
 
 impl SqliteStore {
     /// Opens a store in a file, making it if it is not there. Brings its schema up to date; blocks
@@ -128,7 +128,7 @@ pub(super) fn start_thread(
 /// What the writer's thread is started with.
 struct Start {
     db: Connection,
-    queue: mpsc::Receiver<Box<dyn Job>>,
+    queue: mpsc::Receiver<Jobs>,
     path: PathBuf,
     jobs: Weak,
     shared: Arc<Shared>,

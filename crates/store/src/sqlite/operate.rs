@@ -20,8 +20,8 @@ use crate::rules;
 use crate::{Edit, Operated, Operation, Selection};
 
 /// The parked messages of a lane, in the order of acceptance.
-pub(super) const PARKED: &str = "SELECT row FROM message INDEXED BY message_held \
-     WHERE lane = ?1 AND state = 1 AND row > ?2 ORDER BY row LIMIT ?3";
+pub(super) const PARKED: &str = "SELECT row FROM extra INDEXED BY extra_held \
+     WHERE lane = ?1 AND held = 1 AND held IS NOT NULL AND row > ?2 ORDER BY row LIMIT ?3";
 
 /// Parked messages that are read at a time.
 const RELEASE_CHUNK: i64 = 256;

@@ -30,25 +30,26 @@ fn hot_statements_scan_no_table_and_sort_nothing() {
     let db = database();
     let hot = [
         (rows::SELECT, "INTEGER PRIMARY KEY"),
+        (rows::SELECT_PLAIN, "INTEGER PRIMARY KEY"),
         (claim::LEASE, "INTEGER PRIMARY KEY"),
         (settle::COMPLETE, "INTEGER PRIMARY KEY"),
         (pick::FIRST_FROM_LEVEL, "message_ready"),
         (pick::DUE_OF_LEVEL, "message_ready"),
-        (lines::HEADS, "message_line"),
+        (lines::HEADS, "extra_line"),
         (claims::EXPIRED, "claim_expiry"),
         (claims::LOST, "claim_lost"),
         (claims::NEXT_EXPIRY, "claim_expiry"),
-        (extend::GRACE_OVER, "message_grace"),
-        (extend::NEXT_GRACE, "message_grace"),
-        (heal::EXPIRED, "message_expiry"),
-        (heal::BLAMED, "message_blamed"),
+        (extend::GRACE_OVER, "extra_grace"),
+        (extend::NEXT_GRACE, "extra_grace"),
+        (heal::EXPIRED, "extra_expiry"),
+        (heal::BLAMED, "extra_blamed"),
         (prune::FINISHED, "INTEGER PRIMARY KEY"),
-        (operate::PARKED, "message_held"),
+        (operate::PARKED, "extra_held"),
         (list::NEWEST, "INTEGER PRIMARY KEY"),
-        (list::OF_KEY, "message_key"),
-        (list::OF_FINGERPRINT, "message_fingerprint"),
-        (list::PARKED_OF_LANE, "message_held"),
-        (list::DEAD_OF_LANE, "message_held"),
+        (list::OF_KEY, "extra_key"),
+        (list::OF_FINGERPRINT, "extra_fingerprint"),
+        (list::PARKED_OF_LANE, "extra_held"),
+        (list::DEAD_OF_LANE, "extra_held"),
     ];
     for (sql, way) in hot {
         let plan = plan(&db, sql);
@@ -65,7 +66,7 @@ fn hot_statements_scan_no_table_and_sort_nothing() {
 fn what_walks_an_index_from_its_start_stops_at_its_limit() {
     let db = database();
     for (sql, index) in [
-        (heal::NEXT_EXPIRY, "message_expiry"),
+        (heal::NEXT_EXPIRY, "extra_expiry"),
         (claims::EXPIRED_UP_TO, "claim_expiry"),
         (claims::LOST_UP_TO, "claim_lost"),
     ] {

@@ -23,8 +23,9 @@ const BLOCK: i64 = 4_096;
 const BLOCKS_PER_HEAL_MAX: usize = 8;
 
 /// The finished rows of a block.
-pub(super) const FINISHED: &str = "SELECT row, state, lane, finished_at, line FROM message \
-     WHERE row >= ?1 AND row < ?2 ORDER BY row";
+pub(super) const FINISHED: &str = "SELECT message.row, state, message.lane, finished_at, line \
+     FROM message LEFT JOIN extra ON extra.row = message.extra \
+     WHERE message.row >= ?1 AND message.row < ?2 ORDER BY message.row";
 
 /// When blocks are to be looked at.
 #[derive(Debug, Default)]
@@ -232,6 +233,7 @@ impl State<'_> {
         self.wrote = true;
         for table in [
             "DELETE FROM message WHERE row BETWEEN ?1 AND ?2",
+            "DELETE FROM extra WHERE row BETWEEN ?1 AND ?2",
             "DELETE FROM payload WHERE row BETWEEN ?1 AND ?2",
             "DELETE FROM edition WHERE row BETWEEN ?1 AND ?2",
             "DELETE FROM attempt WHERE row BETWEEN ?1 AND ?2",

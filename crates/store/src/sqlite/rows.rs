@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, Statement};
 use waystation_core::message::{
     Fence, Ledger, Message, MessageId, Payload, Priority, Record, Standing, State,
 };
@@ -85,14 +85,25 @@ const fn standing_of(code: i64) -> Option<Standing> {
 
 macro_rules! columns {
     () => {
-        "row, lane, state, standing, priority, due_at, created_at, fence, generation, attempts, \
-         deliveries, claim, worker, started_at, finished_at, story, line, place, in_line, \
-         expires_at, max_attempts, edit"
+        "message.row, message.lane, state, standing, priority, due_at, created_at, fence, \
+         generation, attempts, deliveries, claim, worker, started_at, finished_at, extra, story, \
+         line, place, in_line, expires_at, max_attempts, edit"
     };
 }
 pub(super) use columns;
 
-pub(super) const SELECT: &str = concat!("SELECT ", columns!(), " FROM message WHERE row = ?1");
+pub(super) const SELECT: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM message LEFT JOIN extra ON extra.row = message.extra WHERE message.row = ?1"
+);
+
+/// The hot half of reading: a message's row with its payload as it was handed over. What only a few
+/// have is not read, only whether there is some.
+pub(super) const SELECT_PLAIN: &str = "SELECT message.row, lane, state, standing, priority, due_at, \
+     created_at, fence, generation, attempts, deliveries, claim, worker, started_at, finished_at, \
+     extra, head, body, crc FROM message CROSS JOIN payload ON payload.row = message.row \
+     WHERE message.row = ?1";
 
 /// A number that was stored from 64 unsigned bits.
 pub(super) const fn unsigned(value: i64) -> u64 {
@@ -112,17 +123,28 @@ fn maybe_time(row: &Row<'_>, at: usize) -> Answer<Option<Timestamp>> {
     Ok(row.get::<_, Option<i64>>(at)?.map(Timestamp::from_micros))
 }
 
+fn has_extra(row: &Row<'_>) -> Answer<bool> {
+    Ok(row
+        .get_ref(15)?
+        .as_i64_or_null()
+        .is_ok_and(|extra| extra.is_some()))
+}
+
 impl Stored {
     /// Reads the columns of [`columns`].
     pub(super) fn read(row: &Row<'_>) -> Answer<Self> {
+        let mut stored = Self::read_plain(row)?;
+        // Most messages have none of it.
+        if has_extra(row)? {
+            stored.read_extra(row)?;
+        }
+        Ok(stored)
+    }
+
+    /// Reads the columns that every message has.
+    fn read_plain(row: &Row<'_>) -> Answer<Self> {
         let number: i64 = row.get(0)?;
         let bad = || damaged("message", number);
-        let story = match row.get_ref(15)?.as_blob_or_null() {
-            Ok(Some(bytes)) => Story::decode(bytes).ok_or_else(bad)?,
-            Ok(None) => Story::default(),
-            Err(_) => return Err(bad()),
-        };
-        let max_attempts: Option<i64> = row.get(20)?;
         Ok(Self {
             row: number,
             lane: row.get(1)?,
@@ -142,16 +164,32 @@ impl Stored {
             worker: row.get(12)?,
             started_at: maybe_time(row, 13)?,
             finished_at: maybe_time(row, 14)?,
-            story,
-            line: row.get(16)?,
-            place: row.get::<_, Option<i64>>(17)?.unwrap_or(0),
-            in_line: row.get::<_, Option<i64>>(18)?.is_some(),
-            expires_at: maybe_time(row, 19)?,
-            max_attempts: max_attempts
-                .map(|most| u32::try_from(most).map_err(|_| bad()))
-                .transpose()?,
-            edit: row.get(21)?,
+            story: Story::default(),
+            line: None,
+            place: 0,
+            in_line: false,
+            expires_at: None,
+            max_attempts: None,
+            edit: None,
         })
+    }
+
+    fn read_extra(&mut self, row: &Row<'_>) -> Answer<()> {
+        let bad = || damaged("message", self.row);
+        self.story = match row.get_ref(16)?.as_blob_or_null() {
+            Ok(Some(bytes)) => Story::decode(bytes).ok_or_else(bad)?,
+            Ok(None) => Story::default(),
+            Err(_) => return Err(bad()),
+        };
+        let max_attempts: Option<i64> = row.get(21)?;
+        let most = |most| u32::try_from(most).map_err(|_| bad());
+        self.max_attempts = max_attempts.map(most).transpose()?;
+        self.line = row.get(17)?;
+        self.place = row.get::<_, Option<i64>>(18)?.unwrap_or(0);
+        self.in_line = row.get::<_, Option<i64>>(19)?.is_some();
+        self.expires_at = maybe_time(row, 20)?;
+        self.edit = row.get(22)?;
+        Ok(())
     }
 
     pub(super) fn id(&self, number: u64) -> MessageId {
@@ -272,11 +310,30 @@ pub(super) fn checksum(row: i64, created_at: Timestamp, head: &[u8], body: &[u8]
     i64::from(crc32c::crc32c_append(crc, body))
 }
 
-fn read_handed(row: &Row<'_>, stored: &Stored) -> Answer<Handed> {
+/// Reads a row of [`SELECT_PLAIN`] that is about to be delivered: a message and what it carries.
+/// Where there is more to read than that has, only the message is given.
+pub(super) fn load_to_deliver(
+    statement: &mut Statement<'_>,
+    db: &Connection,
+    row: i64,
+) -> Answer<(Stored, Option<Handed>)> {
+    let mut rows = statement.query([row])?;
+    let found = rows.next()?.ok_or_else(|| damaged("message", row))?;
+    if has_extra(found)? {
+        let stored = load(db, row)?.ok_or_else(|| damaged("message", row))?;
+        return Ok((stored, None));
+    }
+    let stored = Stored::read_plain(found)?;
+    let handed = read_handed(found, 16, &stored)?;
+    Ok((stored, Some(handed)))
+}
+
+/// Reads what was handed over, from three columns.
+fn read_handed(row: &Row<'_>, from: usize, stored: &Stored) -> Answer<Handed> {
     let bad = || damaged("payload", stored.row);
-    let head = row.get_ref(0)?.as_blob().map_err(|_| bad())?;
-    let body = row.get_ref(1)?.as_blob().map_err(|_| bad())?;
-    let crc: i64 = row.get(2)?;
+    let head = row.get_ref(from)?.as_blob().map_err(|_| bad())?;
+    let body = row.get_ref(from + 1)?.as_blob().map_err(|_| bad())?;
+    let crc: i64 = row.get(from + 2)?;
     if checksum(stored.row, stored.created_at, head, body) != crc {
         return Err(bad());
     }
@@ -294,14 +351,14 @@ pub(super) fn payload(db: &Connection, stored: &Stored) -> Answer<Handed> {
             let mut statement =
                 db.prepare_cached("SELECT head, body, crc FROM payload WHERE row = ?1")?;
             let mut rows = statement.query([stored.row])?;
-            read_handed(rows.next()?.ok_or_else(bad)?, stored)
+            read_handed(rows.next()?.ok_or_else(bad)?, 0, stored)
         }
         Some(edit) => {
             let mut statement = db.prepare_cached(
                 "SELECT head, body, crc FROM edition WHERE row = ?1 AND edit = ?2",
             )?;
             let mut rows = statement.query([stored.row, edit])?;
-            read_handed(rows.next()?.ok_or_else(bad)?, stored)
+            read_handed(rows.next()?.ok_or_else(bad)?, 0, stored)
         }
     }
 }

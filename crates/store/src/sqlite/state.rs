@@ -5,10 +5,11 @@
 //! else writes then; [`State::flush`] writes what belongs to lanes, gates, claims and the store as a
 //! whole once a transaction, however many messages it moved.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use foldhash::{HashMap, HashMapExt};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 use waystation_core::gate::{Gate, GateSet, GateView, Population};
 use waystation_core::mass::Deaths;
@@ -24,7 +25,7 @@ use super::enqueue;
 use super::fault::{Answer, damaged};
 use super::load::write_deaths;
 use super::prune::Blocks;
-use super::rows::STRUCK_LEVEL;
+use super::rows::{self, STRUCK_LEVEL};
 use super::settle;
 use crate::StateCounts;
 use crate::rules::{self, Minute};
@@ -51,6 +52,8 @@ pub(super) struct LaneState {
     pub(super) due: DueHint,
     /// Its three gates in [`State::through`].
     pub(super) gates: Vec<usize>,
+    /// Whether the transaction under way has something of it to write.
+    pub(super) is_dirty: bool,
 }
 
 /// No message of the lane is due before these; exact where it says so.
@@ -94,7 +97,9 @@ const HELD_MAX: usize = 65_536;
 /// of running them.
 pub(super) struct Hot<'c> {
     pub(super) message: Statement<'c>,
+    pub(super) bear: Statement<'c>,
     pub(super) payload: Statement<'c>,
+    pub(super) deliver: Statement<'c>,
     pub(super) lease: Statement<'c>,
     pub(super) complete: Statement<'c>,
 }
@@ -114,7 +119,8 @@ pub(super) struct State<'c> {
     pub(super) names: BTreeMap<Lane, i64>,
     /// Lanes that the call under way has made.
     pub(super) fresh_lanes: Vec<i64>,
-    pub(super) dirty_lanes: BTreeSet<i64>,
+    /// Lanes with something to write, each once.
+    pub(super) dirty_lanes: Vec<i64>,
     pub(super) through: Vec<Through>,
     pub(super) gate_slots: HashMap<GateKey, usize>,
     pub(super) gates: GateSet,
@@ -149,7 +155,9 @@ impl<'c> State<'c> {
             db,
             hot: Hot {
                 message: db.prepare(enqueue::INSERT)?,
+                bear: db.prepare(enqueue::BEAR)?,
                 payload: db.prepare(enqueue::INSERT_PAYLOAD)?,
+                deliver: db.prepare(rows::SELECT_PLAIN)?,
                 lease: db.prepare(claim::LEASE)?,
                 complete: db.prepare(settle::COMPLETE)?,
             },
@@ -161,7 +169,7 @@ impl<'c> State<'c> {
             lanes: HashMap::new(),
             names: BTreeMap::new(),
             fresh_lanes: Vec::new(),
-            dirty_lanes: BTreeSet::new(),
+            dirty_lanes: Vec::new(),
             through: Vec::new(),
             gate_slots: HashMap::new(),
             gates: GateSet::default(),
@@ -197,9 +205,10 @@ impl<'c> State<'c> {
                 .execute(params![gate_name(gate.key()), gate.encode()])?;
         }
         for id in std::mem::take(&mut self.dirty_lanes) {
-            let Some(of) = self.lanes.get(&id) else {
+            let Some(of) = self.lanes.get_mut(&id) else {
                 continue;
             };
+            of.is_dirty = false;
             self.wrote = true;
             let counts = &of.counts;
             self.db
@@ -271,12 +280,13 @@ impl<'c> State<'c> {
                 is_exact: true,
             },
             gates: Vec::new(),
+            is_dirty: true,
         };
         link(&mut self.through, &mut self.gate_slots, id, &mut of);
         self.names.insert(lane.clone(), id);
         self.lanes.insert(id, of);
         self.fresh_lanes.push(id);
-        self.dirty_lanes.insert(id);
+        self.dirty_lanes.push(id);
         Ok(id)
     }
 
@@ -287,8 +297,12 @@ impl<'c> State<'c> {
 
     /// Gives a lane to change; it is written with the transaction.
     pub(super) fn lane_mut(&mut self, id: i64) -> Answer<&mut LaneState> {
-        self.dirty_lanes.insert(id);
-        self.lanes.get_mut(&id).ok_or_else(|| damaged("lane", id))
+        let of = self.lanes.get_mut(&id).ok_or_else(|| damaged("lane", id))?;
+        if !of.is_dirty {
+            of.is_dirty = true;
+            self.dirty_lanes.push(id);
+        }
+        Ok(of)
     }
 
     /// Forgets lanes that are empty and idle; what they accepted and lost to retention stays in
@@ -311,7 +325,7 @@ impl<'c> State<'c> {
             };
             self.wrote = true;
             self.names.remove(&of.lane);
-            self.dirty_lanes.remove(&id);
+            self.dirty_lanes.retain(|lane| *lane != id);
             for &slot in &of.gates {
                 if let Some(through) = self.through.get_mut(slot) {
                     through.lanes.retain(|lane| *lane != id);
@@ -334,7 +348,15 @@ impl<'c> State<'c> {
         from: Option<MessageState>,
         to: Option<MessageState>,
     ) -> Answer<()> {
-        let of = self.lane_mut(lane)?;
+        let was_leased = u32::from(from == Some(MessageState::Leased));
+        let is_leased = u32::from(to == Some(MessageState::Leased));
+        // Not through `lane_mut`, for the gates' leases are counted beside it.
+        let of = self.lanes.get_mut(&lane);
+        let of = of.ok_or_else(|| damaged("lane", lane))?;
+        if !of.is_dirty {
+            of.is_dirty = true;
+            self.dirty_lanes.push(lane);
+        }
         if let Some(from) = from {
             *of_state(&mut of.counts, from) -= 1;
         }
@@ -347,11 +369,7 @@ impl<'c> State<'c> {
         if to.is_none() {
             of.counts.accepted -= 1;
         }
-        let was_leased = u32::from(from == Some(MessageState::Leased));
-        let is_leased = u32::from(to == Some(MessageState::Leased));
-        if was_leased != is_leased
-            && let Some(of) = self.lanes.get(&lane)
-        {
+        if was_leased != is_leased {
             for &slot in &of.gates {
                 if let Some(through) = self.through.get_mut(slot) {
                     through.leased = through.leased + is_leased - was_leased;

@@ -27,13 +27,14 @@ use super::bell::Bell;
 use super::checks::Space;
 use super::fault::{Answer, Fault};
 use super::lock::{self, Watch};
+use super::reply::Reply;
 use super::state::State;
 use crate::clock::Stopwatch;
 use crate::{CommitWatcher, StoreError};
 
-/// Jobs that wait for the writer at most; beyond it callers wait to be let in.
+/// Callers that wait for the writer at most; further ones wait to be let in.
 pub(super) const QUEUE_MAX: usize = 1_024;
-/// Jobs of one transaction at most.
+/// Jobs of one transaction, to which the last caller's may come on top.
 const BATCH_MAX: usize = 256;
 /// How long a writer of another process is waited for.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
@@ -49,6 +50,9 @@ pub(super) trait Job: Send {
     /// Answers the caller after the commit.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
 }
+
+/// What one caller asks together; it shares a transaction unless one of it fails.
+pub(super) type Jobs = Vec<Box<dyn Job>>;
 
 /// A job that does nothing: it wakes the writer.
 struct Nudge;
@@ -69,8 +73,24 @@ impl Job for Nudge {
 pub(super) struct Call<R, F> {
     pub(super) run: F,
     pub(super) answer: Option<R>,
-    pub(super) reply: oneshot::Sender<Result<R, StoreError>>,
+    pub(super) reply: Reply<R>,
     pub(super) accepts: bool,
+}
+
+impl<R, F> Call<R, F>
+where
+    R: Send + 'static,
+    F: FnMut(&mut State<'_>) -> Answer<R> + Send + 'static,
+{
+    /// Makes a job that has not run.
+    pub(super) fn boxed(accepts: bool, run: F, reply: Reply<R>) -> Box<dyn Job> {
+        Box::new(Self {
+            run,
+            answer: None,
+            reply,
+            accepts,
+        })
+    }
 }
 
 impl<R, F> Job for Call<R, F>
@@ -92,8 +112,7 @@ where
         let lost = || StoreError::Indeterminate("the writer gave no answer".into());
         let Self { answer, reply, .. } = *self;
         let answer = outcome.and_then(|()| answer.ok_or_else(lost));
-        // A caller that has gone wants no answer; what was written stays.
-        drop(reply.send(answer));
+        reply.tell(answer);
     }
 }
 
@@ -152,7 +171,7 @@ pub(super) struct Writer<'c> {
     pub(super) checkpoints: SyncSender<()>,
     pub(super) path: PathBuf,
     /// For nudges from those who watch other nodes.
-    pub(super) jobs: mpsc::WeakSender<Box<dyn Job>>,
+    pub(super) jobs: mpsc::WeakSender<Jobs>,
     /// The other nodes that are watched.
     pub(super) watches: HashMap<i64, Option<Watch>>,
     pub(super) data_version: i64,
@@ -177,13 +196,12 @@ enum Failed {
 
 impl Writer<'_> {
     /// Serves until the last handle of the store is gone.
-    pub(super) fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        while let Some(first) = jobs.blocking_recv() {
-            let mut batch = vec![first];
+    pub(super) fn serve(mut self, mut jobs: mpsc::Receiver<Jobs>) {
+        while let Some(mut batch) = jobs.blocking_recv() {
             while batch.len() < BATCH_MAX
-                && let Ok(job) = jobs.try_recv()
+                && let Ok(more) = jobs.try_recv()
             {
-                batch.push(job);
+                batch.extend(more);
             }
             self.serve_batch(batch);
         }
@@ -423,7 +441,7 @@ impl Writer<'_> {
             shared.note_dead(node);
             if let Some(jobs) = jobs.upgrade() {
                 // Only wakes the writer: with a full queue it is awake.
-                let _woken: bool = jobs.try_send(Box::new(Nudge)).is_ok();
+                let _woken: bool = jobs.try_send(vec![Box::new(Nudge)]).is_ok();
             }
         };
         // Where it cannot be watched its leases still end by time.
@@ -443,7 +461,7 @@ impl Writer<'_> {
                     Ok(())
                 },
                 answer: None,
-                reply,
+                reply: Reply::Alone(reply),
                 accepts: false,
             }));
             let node = NodeId(node.cast_unsigned());

@@ -177,7 +177,7 @@ async fn newer_schema_is_refused_with_both_versions() {
     let refused = SqliteStore::open(dir.path().join("store.db"), Options::default());
     let error = refused.expect_err("refused").to_string();
     assert!(
-        error.contains("version 99") && error.contains("up to 1"),
+        error.contains("version 99") && error.contains("up to 2"),
         "{error}"
     );
 }

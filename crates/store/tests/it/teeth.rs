@@ -37,6 +37,8 @@ enum Fault {
     KeepsNothing,
     /// Does not look at idempotency keys.
     ForgetsIdempotency,
+    /// Refuses all requests of a moment because of one.
+    SpoilsNeighbours,
     /// Does not look at ordering keys.
     ForgetsOrder,
     /// Does not count what was pruned.
@@ -107,6 +109,23 @@ impl MessageStore for Broken {
 
     async fn leave(&self, node: NodeId, now: Timestamp) -> Result<(), StoreError> {
         self.inner.leave(node, now).await
+    }
+
+    async fn enqueue_all(
+        &self,
+        requests: Vec<EnqueueRequest>,
+    ) -> Vec<Result<EnqueueAnswer, StoreError>> {
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.push(self.enqueue(request).await);
+        }
+        let refused = |answer: &&_| matches!(answer, Ok(EnqueueAnswer::Refused { .. }));
+        if self.fault == Fault::SpoilsNeighbours
+            && let Some(refused) = answers.iter().find(refused).cloned()
+        {
+            answers.fill(refused);
+        }
+        answers
     }
 
     async fn enqueue(&self, mut request: EnqueueRequest) -> Result<EnqueueAnswer, StoreError> {
@@ -353,6 +372,7 @@ broken! {
     gates::evidence_is_folded_once_per_gate by FoldsTwice
     durability::returned_means_durable by KeepsNothing
     enqueue::one_key_one_message by ForgetsIdempotency
+    enqueue::requests_of_one_moment_spoil_nobody by SpoilsNeighbours
     keys::only_the_head_is_ready by ForgetsOrder
     heal::counts_add_up by MiscountsPruned
     leases::expired_lease_is_lost_once by LosesTwice

@@ -27,7 +27,7 @@ pub fn spoilt_head(chance: &mut Chance) -> Bad {
     match chance.below(12) {
         6..=11 => spoilt_framing(chance, post),
         0 => {
-            let many: String = (0..chance.between(70, 200))
+            let many: String = (0..chance.between(110, 250))
                 .map(|n| format!("x-{n}: v\r\n"))
                 .collect();
             ended(format!("{get}{many}\r\n"), "too many headers", false)

@@ -28,6 +28,8 @@ struct Closed {
     outcome: Outcome,
     /// What the server spent, warm-up included.
     server: Duration,
+    /// How long its threads waited for a core meanwhile.
+    waited: Duration,
 }
 
 /// Runs the rounds, then the open loop.
@@ -98,10 +100,16 @@ pub async fn run(program: &Program) -> Result<Report> {
 async fn closed(address: SocketAddr, pid: u32) -> Result<Closed> {
     let target = target(address);
     let spent = cpu::of_threads(pid)?;
+    let waited = cpu::waits_of_threads(pid)?;
     let outcome = load::closed_loop(&target, WARM_UP, LASTING).await?;
     let server = cpu::of_threads(pid)?.saturating_sub(spent);
+    let waited = cpu::waits_of_threads(pid)?.saturating_sub(waited);
     only_accepted(&outcome)?;
-    Ok(Closed { outcome, server })
+    Ok(Closed {
+        outcome,
+        server,
+        waited,
+    })
 }
 
 fn target(address: SocketAddr) -> Target {
@@ -121,6 +129,10 @@ fn costs(report: &mut Report, name: &str, rounds: &[Closed]) {
     let unit = "CPU us/request";
     report.figure(format!("accept: {name}, server"), server, unit);
     report.figure(format!("accept: {name}, load generator"), generator, unit);
+    // Nothing where every thread has a core; far above 1 it says that others have taken the cores.
+    let waits = middle(|one| one.waited.as_secs_f64() / one.server.as_secs_f64().max(1e-9));
+    let name = format!("accept: {name}, server waiting for a core / running");
+    report.figure(name, waits, "");
 }
 
 /// Loads both servers in turn, at the same rate.
