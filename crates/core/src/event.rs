@@ -63,6 +63,11 @@ pub enum Event {
         /// Where.
         lane: Lane,
     },
+    /// Leases that ended without an outcome were found at one look; each is told by itself as well.
+    LeasesLost {
+        /// How many.
+        count: u32,
+    },
     /// A gate changed.
     GateChanged(GateChange),
     /// Failures were given back after a trip.

@@ -76,6 +76,21 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     text
 }
 
+/// Writes a duration for people: rounded up to what matters at its size, so that nothing is promised
+/// too early.
+pub(crate) fn rough_text(duration: Duration) -> String {
+    let step = match duration.as_secs() {
+        0 => 1,
+        1..3_600 => 1_000,
+        3_600..86_400 => 60_000,
+        _ => 3_600_000,
+    };
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    duration_text(Duration::from_millis(
+        millis.div_ceil(step).saturating_mul(step),
+    ))
+}
+
 /// Reads a rate: a whole number a second, minute or hour, at most a million a second.
 ///
 /// # Errors
@@ -275,6 +290,22 @@ mod tests {
         }
         for text in ["2026-11-21T09:30:00.000Z", "2026-01-01T00:00:00.250Z"] {
             assert_eq!(time_text(parse_time(text).expect("good")), text);
+        }
+    }
+
+    #[test]
+    fn durations_for_people_are_rounded_up_to_what_matters() {
+        for (millis, text) in [
+            (0, "0s"),
+            (248, "248ms"),
+            (1_001, "2s"),
+            (60_248, "1m1s"),
+            (3_599_001, "1h"),
+            (3_600_001, "1h1m"),
+            (90_000_000, "1d1h"),
+            (90_000_001, "1d2h"),
+        ] {
+            assert_eq!(rough_text(Duration::from_millis(millis)), text, "{millis}");
         }
     }
 

@@ -481,6 +481,7 @@ impl Fleet {
             | Event::Committed { .. }
             | Event::Rejected { .. }
             | Event::LeaseLost { .. }
+            | Event::LeasesLost { .. }
             | Event::GateChanged(_)
             | Event::Refunded { .. }
             | Event::Expired { .. }

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod evil;
 pub mod ledger;
 pub mod machine;
+pub mod inputs;
 mod wait;
 
 pub use budget::{BUDGET, FIGURES, REQUIRE, budget, can_have, figure, slowest};

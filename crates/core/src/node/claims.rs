@@ -319,6 +319,10 @@ impl Node {
             Asked::ClaimLost => {
                 self.sweep
                     .lost_answered(now, if failed { Some(now) } else { claimed.next_at });
+                if !claimed.deliveries.is_empty() {
+                    let count = u32::try_from(claimed.deliveries.len()).unwrap_or(u32::MAX);
+                    out.push(Command::Emit(Event::LeasesLost { count }));
+                }
                 for delivery in claimed.deliveries {
                     let lane = delivery.message.lane.clone();
                     out.push(Command::Emit(Event::LeaseLost {

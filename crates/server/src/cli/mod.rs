@@ -133,7 +133,8 @@ fn run_config(command: &ConfigCommand) -> Result<ExitCode, Failure> {
     let wrong = |error: config::ConfigError| Failure::Wrong(error.to_string());
     match command {
         ConfigCommand::Check(source) => {
-            let (_, settings) = config::load(&source.overrides(), &System).map_err(wrong)?;
+            let (config, settings) = config::load(&source.overrides(), &System).map_err(wrong)?;
+            warn(&config);
             let world: Arc<dyn World> = Arc::new(SystemWorld::default());
             handlers::build(&settings, &world)?;
             paper::out("the configuration is good");
@@ -145,6 +146,12 @@ fn run_config(command: &ConfigCommand) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn warn(config: &config::Config) {
+    for warning in config::warnings(config) {
+        paper::complain(&format!("warning: {warning}"));
+    }
 }
 
 /// What is printed.
@@ -162,5 +169,65 @@ mod paper {
     /// Prints a complaint on standard error.
     pub(super) fn complain(line: &str) {
         eprintln!("waystation: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use waystation_testkit::inputs::{Chance, argv};
+
+    use super::*;
+
+    const SPOILT: u64 = 2_000;
+    const SEED: u64 = 1;
+
+    #[test]
+    fn every_bad_command_line_is_refused_with_exit_code_2() {
+        for number in 0..SPOILT {
+            let words = argv::spoilt(&mut Chance::new(SEED, number));
+            let line = std::iter::once(b"waystation".to_vec()).chain(words);
+            let line: Vec<OsString> = line.map(OsString::from_vec).collect();
+            let shown = format!("seed {SEED} number {number}: {line:?}");
+            match Cli::try_parse_from(line) {
+                Ok(cli) => panic!("it was taken: {shown} as {cli:?}"),
+                Err(error) => {
+                    assert_eq!(error.exit_code(), 2, "{shown}");
+                    assert!(!error.to_string().trim().is_empty(), "{shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn good_command_lines_are_taken() {
+        for line in [
+            &["serve"][..],
+            &[
+                "serve",
+                "--grace",
+                "1h",
+                "--handler",
+                "a=http://127.0.0.1:1",
+            ],
+            &["config", "check", "--listen", "127.0.0.1:1"],
+            &[
+                "flaky",
+                "--fail",
+                "20%",
+                "--outage",
+                "1s..2s:503",
+                "--latency",
+                "20ms",
+            ],
+            &["demo", "--messages", "1000"],
+        ] {
+            let line = std::iter::once(&"waystation").chain(line);
+            if let Err(error) = Cli::try_parse_from(line) {
+                panic!("{error}");
+            }
+        }
     }
 }

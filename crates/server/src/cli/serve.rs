@@ -14,7 +14,7 @@ use waystation_store::Store;
 
 use super::{Failure, Source, handlers, paper};
 use crate::config::{self, Settings, StoreChoice, System};
-use crate::http::{App, Door, Inner, Limits};
+use crate::http::{App, Door, Inner, Limits, Throttle};
 use crate::supervise;
 use crate::telemetry::{self, ServerWorld, Telemetry};
 
@@ -65,8 +65,9 @@ pub(super) async fn run(serve: Serve) -> Result<ExitCode, Failure> {
     let failed = |what: &'static str| {
         move |error: std::io::Error| Failure::Failed(format!("{what}: {error}"))
     };
-    let (_, settings) = config::load(&serve.source.overrides(), &System)
+    let (config, settings) = config::load(&serve.source.overrides(), &System)
         .map_err(|error| Failure::Wrong(error.to_string()))?;
+    super::warn(&config);
     telemetry::logs::start(settings.log_format.into(), settings.log_level.into())
         .map_err(|error| Failure::Failed(format!("cannot log: {error}")))?;
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
@@ -150,6 +151,7 @@ fn listen(
         station: station.clone(),
         telemetry,
         payload_max: settings.payload_max,
+        throttle: settings.submit_rate.map(Throttle::new),
         body_timeout: settings.body_timeout,
         draining: draining.clone(),
     });
@@ -158,6 +160,7 @@ fn listen(
         connections: settings.connections_max,
         header_timeout: settings.header_timeout,
         write_timeout: settings.body_timeout,
+        refused_bytes: crate::http::refused_max(settings.payload_max),
     };
     supervise::start(crate::http::serve(
         listener,

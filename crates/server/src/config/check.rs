@@ -476,6 +476,13 @@ pub(super) fn check_url(url: &str) -> Result<Uri, String> {
             );
         }
         Some(authority) if authority.host().is_empty() => return wrong("it has no host"),
+        // A port beyond the numbers of ports is none for the parser, and no error.
+        Some(authority)
+            if authority.as_str() != authority.host()
+                && authority.port_u16().is_none_or(|port| port == 0) =>
+        {
+            return wrong("its port is none of 1 to 65535");
+        }
         Some(_) => {}
     }
     if uri.query().is_some() || url.contains('#') {

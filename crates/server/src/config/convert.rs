@@ -9,7 +9,8 @@ use waystation::http::{Endpoint, Override, SecretValue};
 use waystation_core::backoff::{Backoff, Curve, Jitter};
 use waystation_core::name::{Destination, Kind, KindPattern, NameError, Queue};
 use waystation_core::policy::{
-    CircuitPolicy, DestinationPolicy, KindPolicy, OnDeadHead, Policies, QueuePolicy, Retention,
+    CircuitPolicy, DestinationPolicy, KindPolicy, OnDeadHead, Policies, QueuePolicy, Rate,
+    Retention,
 };
 
 use super::check::{Problem, check_header_value, check_url};
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) slots: u32,
     /// The largest payload, in bytes.
     pub(crate) payload_max: usize,
+    /// Submits a second that are taken.
+    pub(crate) submit_rate: Option<Rate>,
     /// Connections open at once.
     pub(crate) connections_max: usize,
     /// For a request's head.
@@ -77,6 +80,11 @@ pub(super) fn add_handler(config: &mut Config, text: &str) -> Result<(), String>
     let (kind, url) = text.split_once('=').ok_or_else(|| {
         format!(
             "{text:?} has no `=`; write kind=url, such as 'email.*=http://127.0.0.1:9000/email'"
+        )
+    })?;
+    KindPattern::new(kind).map_err(|error| {
+        format!(
+            "{text:?} has no kind before its `=`: {kind:?} {error}; write kind=url, such as 'email.*=http://127.0.0.1:9000/email'"
         )
     })?;
     let uri = check_url(url).map_err(|error| format!("{url:?} {error}"))?;
@@ -126,6 +134,7 @@ pub(super) fn settings(
                 hosts: server.hosts.clone(),
                 slots: server.slots,
                 payload_max: server.payload_max.0,
+                submit_rate: server.submit_rate.map(|rate| rate.0),
                 connections_max: usize::try_from(server.connections_max).unwrap_or(usize::MAX),
                 header_timeout: server.header_timeout.0,
                 body_timeout: server.body_timeout.0,

@@ -60,6 +60,9 @@ pub(crate) struct Overrides {
     pub(crate) listen: Option<String>,
 }
 
+/// How many places that are no TOML are told at once.
+const SYNTAX_ERRORS_MAX: usize = 20;
+
 /// Reads, merges and checks the configuration.
 ///
 /// # Errors
@@ -73,6 +76,7 @@ pub(crate) fn load(
         None => ("the defaults".to_owned(), String::new()),
     };
     // Parsed as a whole first, for only so does an error know its line.
+    check_syntax(&name, &text)?;
     let parsed: Config = toml::from_str(&text).map_err(|error| of_toml(&name, &error))?;
     let mut config = environment::overlay(&text, parsed, from)?;
     if let Some(listen) = &overrides.listen {
@@ -121,6 +125,44 @@ fn read(path: &Path, from: &dyn Surroundings) -> Result<String, ConfigError> {
     })
 }
 
+/// Tells every place where the text is no TOML, and not the first one alone.
+fn check_syntax(name: &str, text: &str) -> Result<(), ConfigError> {
+    let (_, mut errors) = toml::de::DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let found = errors.len();
+    errors.truncate(SYNTAX_ERRORS_MAX);
+    let mut lines: Vec<String> = errors
+        .iter_mut()
+        .map(|error| {
+            error.set_input(Some(text));
+            format!("{name}: {}", error.to_string().trim_end())
+        })
+        .collect();
+    if found > SYNTAX_ERRORS_MAX {
+        lines.push(format!("{name}: {} more", found - SYNTAX_ERRORS_MAX));
+    }
+    Err(ConfigError(lines.join("\n")))
+}
+
+/// Gives what is allowed and yet hardly meant.
+pub(crate) fn warnings(config: &Config) -> Vec<String> {
+    let names = || config.destinations.keys().map(String::as_str);
+    let undeclared = |(kind, section): (&String, &sections::Kind)| {
+        let name = section.destination.as_ref()?;
+        if config.destinations.contains_key(name) {
+            return None;
+        }
+        let meant = nearest(name, names())
+            .map_or_else(String::new, |known| format!("; did you mean {known:?}?"));
+        Some(format!(
+            "kinds.{kind:?}.destination is {name:?}, and there is no [destinations.{name}]: its messages wait for pull workers, under the default limits{meant}"
+        ))
+    };
+    config.kinds.iter().filter_map(undeclared).collect()
+}
+
 fn of_toml(name: &str, error: &toml::de::Error) -> ConfigError {
     let hint = hint(error.message()).map_or_else(String::new, |hint| format!("{hint}\n"));
     ConfigError(format!("{name}: {error}{hint}"))
@@ -137,5 +179,7 @@ fn hint(message: &str) -> Option<String> {
     nearest(typed, quoted).map(|known| format!("did you mean `{known}`?"))
 }
 
+#[cfg(test)]
+mod input_tests;
 #[cfg(test)]
 mod tests;

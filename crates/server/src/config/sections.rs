@@ -52,6 +52,9 @@ pub(crate) struct Server {
     pub(crate) slots: u32,
     /// The largest payload.
     pub(crate) payload_max: Size,
+    /// Submits a second that are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) submit_rate: Option<PerTime>,
     /// Connections open at once.
     pub(crate) connections_max: u32,
     /// The longest a client may take for a request's head, and sit idle between two.
@@ -70,6 +73,7 @@ impl Default for Server {
             hosts: Vec::new(),
             slots: 256,
             payload_max: Size(1 << 20),
+            submit_rate: None,
             connections_max: 4_096,
             header_timeout: Length(Duration::from_secs(10)),
             body_timeout: Length(Duration::from_secs(30)),

@@ -96,7 +96,44 @@ fn a_mistyped_key_is_shown_with_its_place_and_the_key_that_was_meant() {
         error,
         "waystation.toml: TOML parse error at line 2, column 1\n  |\n2 | listn = \"127.0.0.1:3000\"\n  | ^^^^^\n\
          unknown field `listn`, expected one of `listen`, `token`, `token_file`, `insecure`, `hosts`, `slots`, \
-         `payload_max`, `connections_max`, `header_timeout`, `body_timeout`\ndid you mean `listen`?\n"
+         `payload_max`, `submit_rate`, `connections_max`, `header_timeout`, `body_timeout`\ndid you mean `listen`?\n"
+    );
+}
+
+#[test]
+fn every_place_that_is_no_toml_is_shown() {
+    let error = given(
+        "[server]\nslots = = 3\n[log]\nlevel = \"info\nformat = @\n",
+        &[],
+    )
+    .expect_err("bad");
+    let places = error.matches("TOML parse error at line").count();
+    assert!(places >= 3, "{error}");
+    for place in ["line 2", "line 4", "line 5"] {
+        assert!(error.contains(place), "{place} in {error}");
+    }
+    let many = given(&"a = = 1\n".repeat(90), &[]).expect_err("bad");
+    assert!(many.lines().count() < 150, "{many}");
+    assert!(many.ends_with(" more"), "{many}");
+}
+
+#[test]
+fn a_destination_that_is_not_declared_is_warned_of() {
+    let toml = |name: &str| {
+        format!(
+            "[destinations.smtp]\nurl = \"http://127.0.0.1:9\"\n[kinds.\"email.*\"]\ndestination = \"{name}\"\n"
+        )
+    };
+    let warned = |text: &str| {
+        let config: Config = toml::from_str(text).expect("good");
+        super::warnings(&config)
+    };
+    assert_eq!(warned(&toml("smtp")), Vec::<String>::new());
+    let warnings = warned(&toml("smtpx"));
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("did you mean \"smtp\"?"),
+        "{warnings:?}"
     );
 }
 

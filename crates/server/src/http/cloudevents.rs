@@ -69,6 +69,10 @@ pub(crate) fn from_structured<'a>(
         .find(|(name, _)| name == "datacontenttype")
         .map_or_else(|| Arc::clone(&JSON), |(_, value)| Arc::from(&**value));
     event(attributes, content_type, payload, payload_max, &|name| {
+        if name.is_empty() {
+            // The whole event.
+            return String::new();
+        }
         format!("/{name}")
     })
 }

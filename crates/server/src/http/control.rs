@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
-use waystation_core::gate::GateOrder;
+use waystation_core::event::Event;
+use waystation_core::gate::{GateChange, GateOrder};
 use waystation_core::message::IncidentId;
 use waystation_core::name::{Destination, GateKey, Kind, Lane, Queue};
 use waystation_core::time::Timestamp;
@@ -14,8 +15,8 @@ use waystation_store::{QueueRow, Selection, StateCounts};
 use super::fields::Object;
 use super::lane_views::{CircuitList, CircuitView, LaneList, LaneView, QueueList, QueueView};
 use super::messages::reason_of;
-use super::problem::{Code, Problem, ProblemBody};
-use super::reply::{ENVELOPE_BYTES_MAX, json, read_json};
+use super::problem::{Code, Problem};
+use super::reply::{ENVELOPE_BYTES_MAX, Path, json, read_json};
 use super::{App, schemas};
 use crate::text::parse_time;
 
@@ -51,7 +52,6 @@ pub(crate) async fn lanes(State(app): State<App>) -> Answer {
 /// Shows one lane, with its due messages counted.
 #[utoipa::path(get, path = "/v1/lanes/{lane}", tag = "looking", params(("lane" = String, Path, description = "queue:destination:kind")), responses(
     (status = 200, body = LaneView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lane(State(app): State<App>, Path(name): Path<String>) -> Answer {
     let lane = parse_lane(&name)?;
@@ -108,7 +108,6 @@ pub(crate) async fn circuits(State(app): State<App>) -> Answer {
 /// Holds a circuit open until it is reset.
 #[utoipa::path(post, path = "/v1/circuits/{id}/open", tag = "acting", params(("id" = String, Path, description = "destination, or destination:kind")), responses(
     (status = 200, body = CircuitView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn circuit_open(
     State(app): State<App>,
@@ -121,7 +120,6 @@ pub(crate) async fn circuit_open(
 /// Lets everything through, whatever fails.
 #[utoipa::path(post, path = "/v1/circuits/{id}/disable", tag = "acting", params(("id" = String, Path, description = "destination, or destination:kind")), responses(
     (status = 200, body = CircuitView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn circuit_disable(
     State(app): State<App>,
@@ -134,7 +132,6 @@ pub(crate) async fn circuit_disable(
 /// Makes a circuit automatic again; an open one closes by way of the ramp.
 #[utoipa::path(post, path = "/v1/circuits/{id}/reset", tag = "acting", params(("id" = String, Path, description = "destination, or destination:kind")), responses(
     (status = 200, body = CircuitView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn circuit_reset(
     State(app): State<App>,
@@ -181,10 +178,12 @@ async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<B
             return Err(no_circuit());
         }
     }
-    app.station
+    let change = app
+        .station
         .admin()
         .order(key.clone(), order, Arc::clone(&policies), now)
         .await?;
+    tell(app, change);
     let rows = app.station.admin().circuits(policies, now).await?;
     let row = rows
         .iter()
@@ -194,10 +193,16 @@ async fn order_circuit(app: &App, id: &str, order: GateOrder, request: Request<B
     Ok(json(StatusCode::OK, &view))
 }
 
+/// Tells what a person's order changed: the engine hears only of what its own calls change.
+fn tell(app: &App, change: Option<GateChange>) {
+    if let Some(change) = change {
+        app.telemetry.tell(&Event::GateChanged(change));
+    }
+}
+
 /// Stops all starts of a queue, until a time or until it is resumed.
 #[utoipa::path(post, path = "/v1/queues/{queue}/pause", tag = "acting", params(("queue" = String, Path, description = "the queue's name")), request_body = Option<schemas::Pause>, responses(
     (status = 200, body = QueueView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn queue_pause(
     State(app): State<App>,
@@ -222,7 +227,6 @@ pub(crate) async fn queue_pause(
 /// Ends a queue's pause.
 #[utoipa::path(post, path = "/v1/queues/{queue}/resume", tag = "acting", params(("queue" = String, Path, description = "the queue's name")), responses(
     (status = 200, body = QueueView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn queue_resume(
     State(app): State<App>,
@@ -248,15 +252,14 @@ async fn order_queue(
         )
     })?;
     let now = app.station.now();
-    app.station
-        .admin()
-        .order(
-            GateKey::Queue(queue.clone()),
-            order,
-            app.station.policies(),
-            now,
-        )
-        .await?;
+    let gate = GateKey::Queue(queue.clone());
+    let admin = app.station.admin();
+    tell(
+        app,
+        admin
+            .order(gate, order, app.station.policies(), now)
+            .await?,
+    );
     let rows = app.station.admin().queues(now).await?;
     // A queue may be paused before its first message.
     let row = rows
@@ -274,7 +277,6 @@ async fn order_queue(
 /// Releases a lane's parked messages, or those of one incident.
 #[utoipa::path(post, path = "/v1/lanes/{lane}/unpark", tag = "acting", params(("lane" = String, Path, description = "queue:destination:kind")), request_body = Option<schemas::Release>, responses(
     (status = 200, body = schemas::Released),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lane_unpark(
     State(app): State<App>,
@@ -286,8 +288,7 @@ pub(crate) async fn lane_unpark(
 
 /// Cancels a lane's parked messages, or those of one incident.
 #[utoipa::path(post, path = "/v1/lanes/{lane}/cancel", tag = "acting", params(("lane" = String, Path, description = "queue:destination:kind")), request_body = Option<schemas::Release>, responses(
-    (status = 200, body = schemas::Released),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 200, body = schemas::Cancelled),
 ))]
 pub(crate) async fn lane_cancel(
     State(app): State<App>,
@@ -339,5 +340,10 @@ async fn release(app: &App, name: &str, cancel: bool, request: Request<Body>) ->
         released += count;
         more = count == RELEASE_CHUNK;
     }
-    Ok(json(StatusCode::OK, &schemas::Released { released, more }))
+    Ok(if cancel {
+        let cancelled = released;
+        json(StatusCode::OK, &schemas::Cancelled { cancelled, more })
+    } else {
+        json(StatusCode::OK, &schemas::Released { released, more })
+    })
 }

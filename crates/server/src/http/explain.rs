@@ -1,7 +1,7 @@
 //! Why a message stands where it stands, since when, until when, and what a person can do.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,10 +13,10 @@ use waystation_store::{LaneRow, MessageRow, View};
 use super::App;
 use super::lane_views::holds_back;
 use super::messages::{parse_id, unknown};
-use super::problem::{Problem, ProblemBody};
-use super::reply::json;
+use super::problem::Problem;
+use super::reply::{Path, json};
 use super::views::Time;
-use crate::text::{duration_text, time_text};
+use crate::text::{rough_text, time_text};
 
 /// What a person can do next.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -47,7 +47,6 @@ pub(crate) struct Explanation {
 /// Explains why a message stands where it stands.
 #[utoipa::path(get, path = "/v1/messages/{id}/explain", tag = "looking", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = Explanation),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn explain(
     State(app): State<App>,
@@ -136,7 +135,7 @@ fn summary(row: &MessageRow, paused: bool, until: Option<Timestamp>, now: Timest
     let ledger = &row.record.ledger;
     let waits = row.record.state == MessageState::Waiting;
     let soon = until.filter(|_| waits).map_or_else(String::new, |until| {
-        format!("; goes on in {}", duration_text(until.since(now)))
+        format!("; goes on in {}", rough_text(until.since(now)))
     });
     let kind = row.message.lane.kind();
     let what = match row.view {

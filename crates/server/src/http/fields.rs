@@ -46,7 +46,8 @@ impl<'a> Object<'a> {
                 format!("must be an object, not {}", type_of(raw)),
             ));
         }
-        let entries = read_object(&mut serde_json::Deserializer::from_str(raw.get()), false)?;
+        let entries = read_object(&mut serde_json::Deserializer::from_str(raw.get()), false);
+        let entries = entries.map_err(|problem| problem.below(&at))?;
         Ok(Self::new(at, entries))
     }
 

@@ -8,7 +8,7 @@ use waystation_core::time::Timestamp;
 use waystation_store::{CircuitRow, LaneRow, QueueRow};
 
 use super::views::Time;
-use crate::text::duration_text;
+use crate::text::rough_text;
 
 /// A queue.
 #[derive(Serialize, ToSchema)]
@@ -206,8 +206,7 @@ fn drained_in(row: &LaneRow) -> Option<String> {
     }
     let net = row.drain_rate - row.arrival_rate;
     let secs = row.counts.waiting as f64 / net;
-    (net > 0.0 && secs < 1e9)
-        .then(|| duration_text(std::time::Duration::from_secs_f64(secs.ceil())))
+    (net > 0.0 && secs < 1e9).then(|| rough_text(std::time::Duration::from_secs_f64(secs.ceil())))
 }
 
 /// Calls within a circuit's window.

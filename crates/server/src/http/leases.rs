@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Request, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,8 +16,8 @@ use waystation_core::outcome::{ErrorClass, Failure, Finding, Outcome};
 use waystation_store::{MessageRow, View};
 
 use super::fields::{Object, text_of};
-use super::problem::{Code, Problem, ProblemBody};
-use super::reply::{ENVELOPE_BYTES_MAX, batch_max, json, read_json};
+use super::problem::{Code, Problem};
+use super::reply::{ENVELOPE_BYTES_MAX, Path, batch_max, json, read_json};
 use super::socket::Caller;
 use super::views::{MessageView, StateView, Time};
 use super::{App, schemas};
@@ -96,7 +96,6 @@ pub(crate) const WISH_FIELDS: &[&str] = &["kinds", "queues", "max", "lease", "wa
 /// Leases messages; answers as soon as there is one, empty after `wait`.
 #[utoipa::path(post, path = "/v1/leases", tag = "handling", request_body = schemas::LeaseWish, responses(
     (status = 200, body = Deliveries),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn lease(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
@@ -288,7 +287,6 @@ fn take_lease(object: &mut Object<'_>, lease: Option<Lease>) -> Option<Lease> {
 /// Extends a lease.
 #[utoipa::path(post, path = "/v1/leases/{lease}/heartbeat", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeaseHeartbeat, responses(
     (status = 200, body = Extended),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn heartbeat(
     State(app): State<App>,
@@ -319,7 +317,6 @@ pub(crate) async fn heartbeat(
 /// Says that the message is done.
 #[utoipa::path(post, path = "/v1/leases/{lease}/complete", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeaseComplete, responses(
     (status = 200, body = StateView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn complete(
     State(app): State<App>,
@@ -332,7 +329,6 @@ pub(crate) async fn complete(
 /// Says that the attempt failed.
 #[utoipa::path(post, path = "/v1/leases/{lease}/fail", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeaseFail, responses(
     (status = 200, body = StateView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn fail(
     State(app): State<App>,
@@ -345,7 +341,6 @@ pub(crate) async fn fail(
 /// Asks to have the message again later; does not count as an attempt.
 #[utoipa::path(post, path = "/v1/leases/{lease}/snooze", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeaseSnooze, responses(
     (status = 200, body = StateView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn snooze(
     State(app): State<App>,
@@ -358,7 +353,6 @@ pub(crate) async fn snooze(
 /// Asks to hold the message for a person.
 #[utoipa::path(post, path = "/v1/leases/{lease}/park", operation_id = "lease_park", tag = "handling", params(("lease" = String, Path, description = "from the delivery")), request_body = schemas::LeasePark, responses(
     (status = 200, body = StateView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn park(
     State(app): State<App>,
@@ -449,7 +443,6 @@ fn read_failure(object: &mut Object<'_>) -> Outcome {
 /// Settles up to 1,000 deliveries; each stands for itself.
 #[utoipa::path(post, path = "/v1/leases/settle", tag = "handling", request_body = schemas::LeaseSettle, responses(
     (status = 200, body = SettledList),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn settle(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -14,9 +14,11 @@ use waystation_store::{Edit, Operated, Operation};
 
 use super::fields::Object;
 use super::headers::KIND;
-use super::problem::{Code, Problem, ProblemBody};
+use super::problem::{Code, Problem};
 use super::query::{Query, listing};
-use super::reply::{batch_max, json, json_of, media_type, read_body, read_json, single_max};
+use super::reply::{
+    Path, batch_max, json, json_of, media_type, no_media_type, read_body, read_json, single_max,
+};
 use super::submit;
 use super::views::{
     Accepted, AcceptedBatch, AcceptedItem, AttemptList, AttemptView, MessagePage, MessageView,
@@ -34,8 +36,6 @@ type Answer = Result<Response<Body>, Problem>;
     ("Waystation-Kind" = Option<String>, Header, description = "the kind of an opaque payload; further fields as Waystation-Queue, -Destination, -Key, -Priority, -Due-At, -Delay, -Expires-At, -Ttl, -Max-Attempts, -Header-<name>"),
 ), responses(
     (status = 202, description = "it is on disk", body = Accepted, headers(("Location" = String), ("Idempotent-Replayed" = String, description = "true for a duplicate"))),
-    (status = "4XX", description = "nothing was written", body = ProblemBody, content_type = "application/problem+json"),
-    (status = "5XX", description = "see `code`", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn submit(State(app): State<App>, request: Request<Body>) -> Answer {
     accept(&app, request).await
@@ -52,12 +52,22 @@ pub(crate) async fn accept<B>(app: &App, request: Request<B>) -> Answer
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
-    let answer = match read_one(app, request).await {
-        Ok(draft) => store_one(app, draft).await,
+    let answer = match throttle(app) {
+        Ok(()) => match read_one(app, request).await {
+            Ok(draft) => store_one(app, draft).await,
+            Err(problem) => Err(problem),
+        },
         Err(problem) => Err(problem),
     };
     count_refusal(app, &answer);
     answer
+}
+
+fn throttle(app: &App) -> Result<(), Problem> {
+    match &app.throttle {
+        Some(throttle) => throttle.take(app.station.now()),
+        None => Ok(()),
+    }
 }
 
 /// Reads one message. Of the request nothing is left when it is read: its bytes lie in the
@@ -72,14 +82,9 @@ where
     let opaque = headers.contains_key(&KIND);
     let structured = media.eq_ignore_ascii_case(cloudevents::STRUCTURED);
     let binary = headers.contains_key(&cloudevents::SPECVERSION);
-    let plain = media.is_empty() || media.eq_ignore_ascii_case("application/json");
+    let plain = media.eq_ignore_ascii_case("application/json");
     if !(opaque || structured || binary || plain) {
-        return Err(Problem::new(
-            Code::UnsupportedMediaType,
-            format!(
-                "{media:?} is not understood as a message; send application/json, application/cloudevents+json, or any type with the header Waystation-Kind"
-            ),
-        ));
+        return Err(not_a_message(media));
     }
     let key = submit::idempotency_header(headers)?;
     let bytes = read_body(app, headers, body, single_max(app.payload_max)).await?;
@@ -107,7 +112,26 @@ where
         submission.idempotency_key = Some(key);
     }
     submission.headers = submit::with_trace(submission.headers, headers);
-    submission.into_draft(&app.station.policies(), app.station.now(), "")
+    let point: &dyn Fn(&str) -> String = if opaque {
+        &|field| format!("Waystation-{field}").replace('_', "-")
+    } else {
+        &|field| format!("/{field}")
+    };
+    submission.into_draft(&app.station.policies(), app.station.now(), point)
+}
+
+/// What a message may be sent as.
+const MEDIA: &str = "Content-Type: application/json, application/cloudevents+json, or any type with the header Waystation-Kind";
+
+fn not_a_message(media: &str) -> Problem {
+    if media.is_empty() {
+        return no_media_type(MEDIA);
+    }
+    let shown: String = media.chars().take(128).collect();
+    Problem::new(
+        Code::UnsupportedMediaType,
+        format!("{shown:?} is not understood as a message; send {MEDIA}"),
+    )
 }
 
 async fn store_one(app: &App, draft: Draft) -> Answer {
@@ -178,11 +202,13 @@ fn count_refusal(app: &App, answer: &Answer) {
 /// Takes up to 1,000 messages, all or none.
 #[utoipa::path(post, path = "/v1/messages/batch", tag = "sending", request_body = schemas::NewBatch, responses(
     (status = 202, description = "all are on disk", body = AcceptedBatch),
-    (status = "4XX", description = "nothing was written; `errors[].pointer` names the item and field", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn submit_batch(State(app): State<App>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
-    let answer = accept_batch(&app, &parts, body).await;
+    let answer = match throttle(&app) {
+        Ok(()) => accept_batch(&app, &parts, body).await,
+        Err(problem) => Err(problem),
+    };
     count_refusal(&app, &answer);
     answer
 }
@@ -241,7 +267,9 @@ fn read_batch(app: &App, headers: &HeaderMap, bytes: &Bytes) -> Result<Vec<Draft
                 submission.headers = submit::with_trace(submission.headers, headers);
                 submission
             })
-            .and_then(|submission| submission.into_draft(&policies, now, &at));
+            .and_then(|submission| {
+                submission.into_draft(&policies, now, &|field| format!("{at}/{field}"))
+            });
         match read {
             Ok(draft) => drafts.push(draft),
             Err(problem) if problem.code == Code::UnknownField => unknown.extend(problem.errors),
@@ -278,7 +306,6 @@ pub(crate) fn unknown(id: &str) -> Problem {
 /// Shows one message.
 #[utoipa::path(get, path = "/v1/messages/{id}", tag = "looking", params(("id" = String, Path, description = "the message's id"), ("payload" = Option<bool>, Query, description = "false leaves the payload out")), responses(
     (status = 200, body = MessageView, headers(("ETag" = String, description = "the fence, for If-Match"))),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -311,7 +338,6 @@ fn show(app: &App, row: &waystation_store::MessageRow, with_payload: bool) -> Re
 /// Lists messages, newest first, without their payloads.
 #[utoipa::path(get, path = "/v1/messages", tag = "looking", params(schemas::ListParams), responses(
     (status = 200, body = MessagePage),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(State(app): State<App>, request: Request<Body>) -> Answer {
     page(&app, request.uri().query(), None).await
@@ -320,7 +346,6 @@ pub(crate) async fn list(State(app): State<App>, request: Request<Body>) -> Answ
 /// Lists dead messages, newest first, without their payloads.
 #[utoipa::path(get, path = "/v1/dead-letters", tag = "looking", params(schemas::DeadListParams), responses(
     (status = 200, body = MessagePage),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn dead_letters(State(app): State<App>, request: Request<Body>) -> Answer {
     page(&app, request.uri().query(), Some(MessageState::Dead)).await
@@ -358,7 +383,6 @@ async fn page(app: &App, query: Option<&str>, fixed: Option<MessageState>) -> An
 /// Lists a message's attempts of all generations, oldest first.
 #[utoipa::path(get, path = "/v1/messages/{id}/attempts", tag = "looking", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = AttemptList),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn attempts(State(app): State<App>, Path(id): Path<String>) -> Answer {
     let rows = app
@@ -374,7 +398,6 @@ pub(crate) async fn attempts(State(app): State<App>, Path(id): Path<String>) -> 
 /// Makes a waiting message due now, or sends a dead one round again.
 #[utoipa::path(post, path = "/v1/messages/{id}/retry", tag = "acting", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn retry(
     State(app): State<App>,
@@ -387,7 +410,6 @@ pub(crate) async fn retry(
 /// Stops a message; a dead one frees its key.
 #[utoipa::path(post, path = "/v1/messages/{id}/cancel", tag = "acting", params(("id" = String, Path, description = "the message's id")), request_body = Option<schemas::Because>, responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn cancel(
     State(app): State<App>,
@@ -400,7 +422,6 @@ pub(crate) async fn cancel(
 /// Holds a waiting message.
 #[utoipa::path(post, path = "/v1/messages/{id}/park", tag = "acting", params(("id" = String, Path, description = "the message's id")), request_body = Option<schemas::Because>, responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn park(
     State(app): State<App>,
@@ -413,7 +434,6 @@ pub(crate) async fn park(
 /// Ends the hold of a parked message.
 #[utoipa::path(post, path = "/v1/messages/{id}/unpark", tag = "acting", params(("id" = String, Path, description = "the message's id")), responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn unpark(
     State(app): State<App>,
@@ -493,7 +513,6 @@ pub(crate) const EDIT_FIELDS: &[&str] = &[
 /// Changes a waiting, parked or dead message.
 #[utoipa::path(patch, path = "/v1/messages/{id}", tag = "acting", params(("id" = String, Path, description = "the message's id"), ("If-Match" = Option<String>, Header, description = "the fence in quotes: changes nothing if it is another one by now")), request_body = schemas::MessageEdit, responses(
     (status = 200, body = MessageView),
-    (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn edit(
     State(app): State<App>,

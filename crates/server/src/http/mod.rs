@@ -10,10 +10,12 @@ mod alarm;
 mod cloudevents;
 mod control;
 mod cursor;
+mod document;
 mod door;
 mod explain;
 mod fields;
 mod headers;
+mod heads;
 mod lane_views;
 mod leases;
 mod messages;
@@ -27,6 +29,9 @@ mod schemas;
 mod serve;
 mod socket;
 mod submit;
+mod throttle;
+#[cfg(test)]
+mod trouble_tests;
 mod views;
 
 use std::sync::Arc;
@@ -39,9 +44,11 @@ use crate::telemetry::Telemetry;
 
 pub(crate) use door::Door;
 pub(crate) use pages::markdown as errors_markdown;
+pub(crate) use reply::refused_max;
 pub(crate) use routes::openapi;
 pub(crate) use serve::Limits;
 pub(crate) use serve::serve;
+pub(crate) use throttle::Throttle;
 
 /// What every handler of the API needs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -55,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) telemetry: Arc<Telemetry>,
     /// The largest payload, in bytes.
     pub(crate) payload_max: usize,
+    /// How many submits a second are taken; all where there is none.
+    pub(crate) throttle: Option<Throttle>,
     /// The longest a body may take to arrive.
     pub(crate) body_timeout: Duration,
     /// Cancelled once shutdown begins: long polls end then.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
-use super::problem::{Code, Problem, ProblemBody};
+use super::problem::{Code, Problem};
 use super::reply::{json, text};
 use crate::telemetry;
 
@@ -42,7 +42,6 @@ pub(crate) async fn healthz() -> Response<Body> {
 /// Tells whether the store takes writes and work moves; a destination that is down does not matter.
 #[utoipa::path(get, path = "/readyz", tag = "operating", responses(
     (status = 200, body = Status),
-    (status = 503, body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<Response<Body>, Problem> {
     if app.draining.is_cancelled() {

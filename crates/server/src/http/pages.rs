@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 
 use axum::body::Body;
-use axum::extract::Path;
 use axum::http::Response;
 
 use super::problem::{Code, Problem};
-use super::reply::text;
+use super::reply::{Path, text};
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}\

@@ -51,11 +51,11 @@ codes! {
     MalformedJson => "malformed_json", BAD_REQUEST, "the body is not JSON",
         "Send a body that is one well-formed JSON value in UTF-8, nested at most 64 deep. The detail names line and column.";
     InvalidField => "invalid_field", UNPROCESSABLE_ENTITY, "a field does not keep to its type or limit",
-        "Each entry of `errors` names a field, its limit and how to write it. Nothing was written; mend the fields and send again.";
+        "Each entry of `errors` names a field, its limit and how to write it. Nothing was written; mend the fields and send again. With status 400 the head of the request is no HTTP/1.1.";
     UnknownField => "unknown_field", UNPROCESSABLE_ENTITY, "a field is not known",
         "Each entry of `errors` names a field that does not exist, and the one that was probably meant. Nothing was written.";
     PayloadTooLarge => "payload_too_large", PAYLOAD_TOO_LARGE, "the payload is too large",
-        "Send less, or put large data elsewhere and send a reference; an operator can raise `server.payload_max` up to 64 MiB.";
+        "Send less, or put large data elsewhere and send a reference; an operator can raise `server.payload_max` up to 64 MiB. With status 431 or 414 it is the request's head, which may have 16 KiB and 100 headers.";
     UnsupportedMediaType => "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "the content type is not understood here",
         "Send `Content-Type: application/json`; for a payload of another type give its fields in headers, beginning with `Waystation-Kind`.";
     NotFound => "not_found", NOT_FOUND, "there is no such thing",
@@ -213,6 +213,21 @@ impl Problem {
         }
     }
 
+    /// Puts the place of an object in front of what is wrong in it.
+    pub(crate) fn below(self, at: &str) -> Self {
+        let mut errors = self.errors;
+        for error in &mut errors {
+            error.pointer = format!("{at}{}", error.pointer);
+        }
+        if self.code == Code::InvalidField {
+            return Self::fields(errors, Vec::new());
+        }
+        Self {
+            errors,
+            ..Self::new(self.code, self.detail)
+        }
+    }
+
     /// Gives up on a client that is too slow or gone: it gets no answer.
     pub(crate) fn cut_off() -> Self {
         Self {
@@ -230,9 +245,8 @@ impl Problem {
         self
     }
 
-    /// Writes the response.
-    pub(crate) fn respond(self, request_id: String) -> Response<Body> {
-        let status = self.code.status();
+    /// Writes the body of a response with a status.
+    pub(crate) fn body_bytes(&self, status: StatusCode, request_id: String) -> Vec<u8> {
         let body = ProblemBody {
             r#type: format!("/errors/{}", self.code.as_str()),
             title: self.code.title(),
@@ -243,8 +257,13 @@ impl Problem {
             state: self.state.map(State::as_str),
             request_id,
         };
-        let bytes = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = Response::new(Body::from(bytes));
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    /// Writes the response.
+    pub(crate) fn respond(self, request_id: String) -> Response<Body> {
+        let status = self.code.status();
+        let mut response = Response::new(Body::from(self.body_bytes(status, request_id)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(

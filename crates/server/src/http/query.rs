@@ -154,9 +154,9 @@ pub(crate) fn listing(text: Option<&str>, fixed: Option<State>) -> Result<Listin
             View::parse(text).ok_or_else(|| one_of(View::ALL.iter().map(|it| it.as_str())))
         }),
         fingerprint: query.parsed("fingerprint", |text| {
-            let number = u64::from_str_radix(text, 16)
-                .ok()
-                .filter(|_| text.len() == 16);
+            // The radix alone would take a sign.
+            let good = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let number = u64::from_str_radix(text, 16).ok().filter(|_| good);
             number
                 .map(Fingerprint)
                 .ok_or("must be 16 hex digits, as in `last_error.fingerprint`")

@@ -5,7 +5,9 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use axum::body::{Body, Bytes};
+use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
@@ -27,6 +29,31 @@ pub(crate) const fn single_max(payload_max: usize) -> usize {
 /// The limit of a body with many messages.
 pub(crate) fn batch_max(payload_max: usize) -> usize {
     payload_max.max(BATCH_BYTES_MAX) + ENVELOPE_BYTES_MAX
+}
+
+/// How much of what a refused client still sends is taken and dropped: eight times one message, or
+/// twice a batch.
+pub(crate) fn refused_max(payload_max: usize) -> usize {
+    (8 * single_max(payload_max)).max(2 * batch_max(payload_max))
+}
+
+/// The part of a path that names a thing.
+#[derive(Debug)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl FromRequestParts<App> for Path<String> {
+    type Rejection = Problem;
+
+    /// Reads it; what is no text names nothing.
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        match axum::extract::Path::<String>::from_request_parts(parts, app).await {
+            Ok(axum::extract::Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Problem::new(
+                Code::NotFound,
+                "the path names nothing: what is behind its % is no UTF-8",
+            )),
+        }
+    }
 }
 
 /// Reads a body.
@@ -112,7 +139,8 @@ fn too_large(limit: usize) -> Problem {
 /// Reads a JSON body; an absent one is an empty object where that is allowed.
 ///
 /// # Errors
-/// As [`read_body`]; `unsupported_media_type` unless it says that it is JSON.
+/// As [`read_body`]; `unsupported_media_type` unless it says that it is JSON. A body that says
+/// nothing is refused too: a page of a foreign name can make a browser send such a one.
 pub(crate) async fn read_json(
     app: &App,
     headers: &HeaderMap,
@@ -121,11 +149,21 @@ pub(crate) async fn read_json(
 ) -> Result<Bytes, Problem> {
     check_json(headers)?;
     let bytes = read_body(app, headers, body, limit).await?;
-    Ok(if bytes.is_empty() {
-        Bytes::from_static(b"{}")
-    } else {
-        bytes
-    })
+    if bytes.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    if media_type(headers).is_empty() {
+        return Err(no_media_type("Content-Type: application/json"));
+    }
+    Ok(bytes)
+}
+
+/// Refuses a body that does not say what it is.
+pub(crate) fn no_media_type(way_out: &str) -> Problem {
+    Problem::new(
+        Code::UnsupportedMediaType,
+        format!("the header Content-Type is missing; send {way_out}"),
+    )
 }
 
 /// Gives the media type of a request's body in lower case, without parameters; empty where none is said.
@@ -145,7 +183,10 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
     Err(Problem::new(
         Code::UnsupportedMediaType,
-        format!("{media:?} is not understood here; send application/json"),
+        format!(
+            "{:?} is not understood here; send application/json",
+            media.chars().take(128).collect::<String>()
+        ),
     ))
 }
 

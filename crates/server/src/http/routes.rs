@@ -5,19 +5,19 @@ use axum::extract::Request;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi;
-use utoipa::openapi::RefOr;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::problem::{Code, Problem};
+use super::document::finish;
+use super::problem::{Code, Problem, ProblemBody};
 use super::{App, control, explain, leases, messages, operations, pages};
 
 /// The frame of the document.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Waystation", description = "Fault-tolerant message processing that heals itself. Errors are application/problem+json; their codes are listed at /errors. Times are RFC 3339 in UTC, durations text such as 30s, 1h30m, 250ms."),
+    components(schemas(ProblemBody)),
     tags((name = "sending"), (name = "looking"), (name = "acting"), (name = "handling"), (name = "operating")),
 )]
 struct Frame;
@@ -55,39 +55,6 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(operations::healthz))
         .routes(routes!(operations::readyz))
         .routes(routes!(operations::metrics))
-}
-
-fn finish(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    let components = document.components.get_or_insert_with(Default::default);
-    components.add_security_scheme("bearer", scheme);
-    describe_responses(&mut document);
-    document
-}
-
-/// OpenAPI wants a description of every response: where there is none, the status says enough.
-fn describe_responses(document: &mut utoipa::openapi::OpenApi) {
-    for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.patch];
-        for operation in operations.into_iter().flatten() {
-            for (status, response) in &mut operation.responses.responses {
-                if let RefOr::T(response) = response
-                    && response.description.is_empty()
-                {
-                    response.description = meaning(status).to_owned();
-                }
-            }
-        }
-    }
-}
-
-fn meaning(status: &str) -> &'static str {
-    match status {
-        "200" => "done; the body shows it",
-        "202" => "accepted: it is on disk",
-        "4XX" => "refused: the body says why, and what to do",
-        _ => "not now: the body says why, and what to do",
-    }
 }
 
 /// Gives the OpenAPI 3.1 document.

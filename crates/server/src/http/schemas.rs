@@ -142,6 +142,15 @@ pub(crate) struct Released {
     pub(crate) more: bool,
 }
 
+/// What was cancelled.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Cancelled {
+    /// How many.
+    pub(crate) cancelled: u32,
+    /// Whether there are more: then repeat the request.
+    pub(crate) more: bool,
+}
+
 /// A pull worker's wish.
 #[derive(ToSchema)]
 pub(crate) struct LeaseWish {

@@ -4,32 +4,30 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::ALLOW;
-use axum::http::{Method, Request, Response};
-use hyper::body::Incoming;
+use axum::http::{Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::alarm::Alarm;
 use super::door::Door;
+use super::heads::{HEAD_BYTES_MAX, RequestIds};
 use super::problem::{Code, Problem};
 use super::socket::Socket;
 use super::{App, messages};
 use crate::{supervise, telemetry};
 
-/// The most bytes of a request's head; a body of any size passes through a buffer of this size.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long connections may take to end once everything else has.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long to wait when the system has no more sockets to give.
@@ -44,6 +42,9 @@ pub(crate) struct Limits {
     pub(crate) header_timeout: Duration,
     /// For taking a piece of an answer.
     pub(crate) write_timeout: Duration,
+    /// For what a refused client still sends: it is taken and dropped up to here, for a client that
+    /// is cut off while it sends never reads why.
+    pub(crate) refused_bytes: usize,
 }
 
 /// What all connections share.
@@ -52,9 +53,7 @@ struct Shared {
     app: App,
     router: Router,
     door: Door,
-    /// Distinguishes the requests of this process from those of another one's.
-    seed: u32,
-    requests: AtomicU64,
+    ids: Arc<RequestIds>,
 }
 
 /// The connection is closed without an answer.
@@ -77,17 +76,11 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let mut seed = [0_u8; 4];
-    // Without chance the ids are still unique within the process.
-    if getrandom::fill(&mut seed).is_err() {
-        seed = std::process::id().to_le_bytes();
-    }
     let shared = Arc::new(Shared {
         router: app.clone().router(),
         app,
         door,
-        seed: u32::from_le_bytes(seed),
-        requests: AtomicU64::new(0),
+        ids: Arc::new(RequestIds::new()),
     });
     let room = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
@@ -97,30 +90,9 @@ pub(crate) async fn serve(
             () = stop.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, local, permit)) = accepted else {
-            continue;
-        };
-        let shared = Arc::clone(&shared);
-        let (socket, caller) = Socket::new(stream, limits.write_timeout);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let shared = Arc::clone(&shared);
-            if request.uri().path() == super::leases::PATH {
-                request.extensions_mut().insert(caller.clone());
-            }
-            async move { answer(&shared, request, local).await }
-        });
-        let connection = http1::Builder::new()
-            .timer(Alarm::default())
-            .header_read_timeout(limits.header_timeout)
-            // At most 100 headers: hyper's own limit, for which alone it needs no list of its own.
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(socket), service);
-        let connection = graceful.watch(connection);
-        // How a connection ends, by fault of the client or not, is no news to anybody.
-        drop(supervise::start(async move {
-            drop(connection.await);
-            drop(permit);
-        }));
+        if let Some(accepted) = accepted {
+            attend(&shared, &graceful, limits, accepted);
+        }
     }
     drop(listener);
     tokio::select! {
@@ -130,10 +102,50 @@ pub(crate) async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+/// Starts a task that answers a connection's requests.
+fn attend(shared: &Arc<Shared>, graceful: &GracefulShutdown, limits: Limits, accepted: Accepted) {
+    let (stream, local, permit) = accepted;
+    let shared = Arc::clone(shared);
+    let open = shared.app.telemetry.count_connection();
+    let ids = Arc::clone(&shared.ids);
+    let (socket, caller) = Socket::new(stream, limits.write_timeout, ids);
+    let end = caller.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        if request.uri().path() == super::leases::PATH {
+            request.extensions_mut().insert(caller.clone());
+        }
+        let has_body = !request.body().is_end_stream();
+        let noted = has_body.then(|| caller.clone());
+        async move {
+            let answered = answer(&shared, request, local).await;
+            if let (Some(caller), Ok(answer)) = (noted, &answered)
+                && is_refusal(answer.status())
+            {
+                caller.note_refusal();
+            }
+            answered
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(Alarm::default())
+        .header_read_timeout(limits.header_timeout)
+        // At most 100 headers: hyper's own limit, for which alone it needs no list of its own.
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service);
+    let connection = graceful.watch(connection);
+    // How a connection ends, by fault of the client or not, is no news to anybody.
+    drop(supervise::start(async move {
+        drop(connection.await);
+        end.linger(limits.refused_bytes).await;
+        drop((permit, open));
+    }));
+}
+
+/// A connection, the address it came to, and its place among those that may be open.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<Accepted> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
@@ -153,9 +165,9 @@ async fn answer(
     request: Request<Incoming>,
     local: SocketAddr,
 ) -> Result<Response<Body>, CutOff> {
-    let number = shared.requests.fetch_add(1, Ordering::Relaxed);
+    let number = shared.ids.draw();
     if let Err(problem) = shared.door.check(request.uri(), request.headers(), local) {
-        return Ok(problem.respond(request_id(shared, number)));
+        return Ok(problem.respond(shared.ids.text(number)));
     }
     // Most requests by far hand over a message: they do without the router's boxes.
     if request.method() == Method::POST && request.uri().path() == messages::PATH {
@@ -182,13 +194,13 @@ fn refuse(shared: &Shared, number: u64, problem: Problem) -> Result<Response<Bod
     if problem.cut_off {
         return Err(CutOff);
     }
-    let id = request_id(shared, number);
+    let id = shared.ids.text(number);
     if problem.code == Code::Internal {
         telemetry::logs::log_internal(&id, &problem.detail);
     }
     Ok(problem.respond(id))
 }
 
-fn request_id(shared: &Shared, number: u64) -> String {
-    format!("{:08x}-{number:x}", shared.seed)
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }

@@ -16,7 +16,7 @@ use waystation_core::time::Timestamp;
 use super::fields::{Object, escape};
 use super::problem::{Code, Problem};
 use crate::config::{check_header, check_header_value};
-use crate::text::{parse_duration, parse_time};
+use crate::text::{parse_duration, parse_time, time_text};
 
 /// The fields of a message, as documented in [`super::schemas::NewMessage`].
 pub(crate) const FIELDS: &[&str] = &[
@@ -126,7 +126,8 @@ pub(crate) struct Submission<'a> {
 }
 
 impl Submission<'_> {
-    /// Resolves lane and times, and computes the digest where there is a key for it.
+    /// Resolves lane and times, and computes the digest where there is a key for it; `point` gives the
+    /// pointer to a field.
     ///
     /// # Errors
     /// `invalid_field` if the message would expire before it is due.
@@ -134,18 +135,11 @@ impl Submission<'_> {
         self,
         policies: &Policies,
         now: Timestamp,
-        at: &str,
+        point: &dyn Fn(&str) -> String,
     ) -> Result<Draft, Problem> {
         let due_at = self.due.as_ref().map(|due| due.resolve(now));
         let expires_at = self.expires.as_ref().map(|expires| expires.resolve(now));
-        if let (Some(due), Some(expires)) = (due_at, expires_at)
-            && expires <= due
-        {
-            return Err(Problem::field(
-                format!("{at}/expires_at"),
-                "is not after the time at which the message is due, so it could never run; move one of them",
-            ));
-        }
+        self.check_expiry((due_at, expires_at), now, point)?;
         let idempotency = self.idempotency_key.as_ref().map(|key| Idempotency {
             key: Arc::clone(key),
             digest: self.digest(),
@@ -169,6 +163,36 @@ impl Submission<'_> {
             idempotency,
             cause: None,
         })
+    }
+
+    /// Refuses a message that could never run. One with an idempotency key may be the repetition of
+    /// one that could: it is taken, so that its sender learns the first one's id, and expires.
+    fn check_expiry(
+        &self,
+        (due_at, expires_at): (Option<Timestamp>, Option<Timestamp>),
+        now: Timestamp,
+        point: &dyn Fn(&str) -> String,
+    ) -> Result<(), Problem> {
+        let Some(expires) = expires_at.filter(|expires| *expires <= due_at.unwrap_or(now)) else {
+            return Ok(());
+        };
+        let absolute = matches!(self.expires, Some(When::At(..)));
+        let moves = absolute && !matches!(self.due, Some(When::At(..)));
+        if moves && self.idempotency_key.is_some() {
+            return Ok(());
+        }
+        let field = if absolute { "expires_at" } else { "ttl" };
+        let (end, now) = (time_text(expires), time_text(now));
+        let detail = match due_at {
+            Some(due) => format!(
+                "ends at {end}, not after {}, when the message is due, so it could never run; move one of them (it is {now} now)",
+                time_text(due)
+            ),
+            None => format!(
+                "ends at {end}, which has passed: it is {now} now; give a later time, or none"
+            ),
+        };
+        Err(Problem::field(point(field), detail))
     }
 
     /// What two submits must agree in to be the same message. Each part is framed by its length, so
@@ -447,12 +471,16 @@ mod tests {
         let policies = Policies::default();
         let late = read(r#"{"kind":"k","delay":"2s","ttl":"1s"}"#).expect("each is good");
         assert!(
-            late.into_draft(&policies, Timestamp::from_secs(1), "")
-                .is_err()
+            late.into_draft(&policies, Timestamp::from_secs(1), &|field| format!(
+                "/{field}"
+            ))
+            .is_err()
         );
         let good = read(r#"{"kind":"k","delay":"1s","ttl":"2s"}"#).expect("good");
         let draft = good
-            .into_draft(&policies, Timestamp::from_secs(1), "")
+            .into_draft(&policies, Timestamp::from_secs(1), &|field| {
+                format!("/{field}")
+            })
             .expect("good");
         assert_eq!(draft.due_at, Some(Timestamp::from_secs(2)));
         assert_eq!(draft.lane.to_string(), "default:k:k");

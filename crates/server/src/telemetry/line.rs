@@ -92,7 +92,8 @@ pub(super) fn fields(event: &Event) -> Fields<'_> {
         Event::StoreTroubled { error, .. } | Event::StoreCorrupt { error } => {
             of.error = Some(error);
         }
-        Event::Expired { count }
+        Event::LeasesLost { count }
+        | Event::Expired { count }
         | Event::Pruned { count }
         | Event::Committed { changes: count, .. }
         | Event::Draining { running: count }
@@ -135,10 +136,9 @@ pub(super) fn sentence(event: &Event) -> String {
             lease.id, lease.fence.0
         ),
         Event::LeaseLost { id, lane } => {
-            format!(
-                "the lease of message {id} in lane {lane} ended without an outcome; it goes out again"
-            )
+            format!("the lease of message {id} in lane {lane} ended without an outcome")
         }
+        Event::LeasesLost { count } => of_leases_lost(*count),
         Event::GateChanged(change) => of_change(change),
         Event::Refunded { gate, count } => {
             format!("circuit {gate} gave back {count} attempts that failed in its outage")
@@ -171,6 +171,13 @@ pub(super) fn sentence(event: &Event) -> String {
         Event::Drained { handed_back } => {
             format!("shut down: {handed_back} deliveries are handed back uncounted")
         }
+    }
+}
+
+fn of_leases_lost(count: u32) -> String {
+    match count {
+        1 => "1 lease ended without an outcome; its message goes out again".to_owned(),
+        _ => format!("{count} leases ended without an outcome; their messages go out again"),
     }
 }
 

@@ -103,9 +103,12 @@ entries! {
     STALE_SETTLEMENT: "StaleSettlement", "", Warn,
         "a worker reported on a lease that was no longer its own; nothing changed",
         "if this repeats, let workers renew their leases or give them longer ones";
-    LEASE_LOST: "LeaseLost", "", Warn,
+    LEASE_LOST: "LeaseLost", "", Debug,
         "a lease ended without an outcome: its worker died or hung; the message goes out again",
         "if this repeats, look at the worker";
+    LEASES_LOST: "LeasesLost", "", Warn,
+        "so many leases were found at one look to have ended without an outcome, as after a crash; their messages go out again",
+        "if this repeats, look at the workers";
     GATE_CHANGED: "GateChanged", "", Info,
         "a circuit came into another state, or a person changed a gate", "";
     REFUNDED: "Refunded", "", Info,
@@ -150,6 +153,7 @@ pub(super) const fn entry(event: &Event) -> &'static Entry {
         Event::AttemptEnded { .. } => &ATTEMPT_ENDED,
         Event::StaleSettlement { .. } => &STALE_SETTLEMENT,
         Event::LeaseLost { .. } => &LEASE_LOST,
+        Event::LeasesLost { .. } => &LEASES_LOST,
         Event::GateChanged(_) => &GATE_CHANGED,
         Event::Refunded { .. } => &REFUNDED,
         Event::MassFailure(MassFailure { begins: true, .. }) => &MASS_FAILURE_BEGAN,

@@ -119,6 +119,10 @@ metrics! {
         "calls that shared one commit";
     LANES_UNHANDLED: "waystation_lanes_unhandled", Shape::Gauge, [],
         "lanes in which messages wait and whose kind nobody handles through this node";
+    CONNECTIONS: "waystation_connections_open", Shape::Gauge, [],
+        "connections that clients have open to this node, the scrape's own among them";
+    TASKS: "waystation_tasks_alive", Shape::Gauge, [],
+        "tasks of this node's runtime: the engine's own, and one for each connection and running handler";
     BUILD_INFO: "waystation_build_info", Shape::Gauge, ["version"],
         "always 1; which build this is";
 }
@@ -236,6 +240,7 @@ impl Metrics {
             Event::Refunded { gate, count } => self.count_refunded(gate, *count),
             // These are seen in what the store counts, or are for the log alone.
             Event::StaleSettlement { .. }
+            | Event::LeasesLost { .. }
             | Event::MassFailure(_)
             | Event::Expired { .. }
             | Event::Pruned { .. }

@@ -18,6 +18,7 @@ mod tests;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus::{Registry, TextEncoder};
 use waystation_core::event::Event;
@@ -38,6 +39,17 @@ pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub(crate) struct Telemetry {
     registry: Registry,
     metrics: Metrics,
+    open: Arc<AtomicUsize>,
+}
+
+/// A connection that is open as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<AtomicUsize>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Telemetry {
@@ -45,7 +57,17 @@ impl Telemetry {
     pub(crate) fn new() -> Arc<Self> {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry);
-        Arc::new(Self { registry, metrics })
+        Arc::new(Self {
+            registry,
+            metrics,
+            open: Arc::new(AtomicUsize::new(0)),
+        })
+    }
+
+    /// Counts a connection until the value is dropped.
+    pub(crate) fn count_connection(&self) -> OpenConnection {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.open))
     }
 
     /// Takes an event: counts it, and logs it if its level is wanted.
@@ -73,6 +95,7 @@ impl Telemetry {
         handles: &(dyn Fn(&Kind) -> bool + Sync),
     ) -> Result<String, StoreError> {
         let mut families = scrape::gauges(admin, policies, now, handles).await?;
+        families.extend(scrape::of_process(self.open.load(Ordering::Relaxed)));
         families.extend(self.registry.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = String::new();

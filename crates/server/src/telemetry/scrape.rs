@@ -14,8 +14,8 @@ use waystation_core::time::Timestamp;
 use waystation_store::{AdminStore, CircuitRow, LaneRow, StateCounts, StoreError};
 
 use super::metrics::{
-    CIRCUIT_STATE, DEAD_LETTERS, LANES_UNHANDLED, LEASES_ACTIVE, MESSAGES, Metric, OLDEST_DUE,
-    QUARANTINED,
+    CIRCUIT_STATE, CONNECTIONS, DEAD_LETTERS, LANES_UNHANDLED, LEASES_ACTIVE, MESSAGES, Metric,
+    OLDEST_DUE, QUARANTINED, TASKS,
 };
 
 /// The lanes of one queue and kind together: their destinations are no label.
@@ -93,6 +93,16 @@ fn of_circuits(circuits: &[CircuitRow]) -> Vec<MetricFamily> {
             .set(number(view));
     }
     states.collect()
+}
+
+/// Gives what this process itself has open.
+pub(super) fn of_process(connections: usize) -> Vec<MetricFamily> {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let tasks =
+        tokio::runtime::Handle::try_current().map_or(0, |it| it.metrics().num_alive_tasks());
+    let mut families = single(&CONNECTIONS, count(connections));
+    families.extend(single(&TASKS, count(tasks)));
+    families
 }
 
 fn number(view: &GateView) -> f64 {

@@ -99,6 +99,7 @@ fn one_of_each() -> Vec<Event> {
             id: id(),
             lane: lane(),
         },
+        Event::LeasesLost { count: 9 },
         change(CircuitState::Closed, CircuitState::Open, None),
         Event::Refunded {
             gate: smtp(),

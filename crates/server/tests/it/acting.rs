@@ -375,8 +375,8 @@ fn parked_messages_of_a_lane_are_released_or_cancelled_together() {
     assert_eq!(
         server
             .post(&format!("{lane}/cancel"), r#"{"reason":"too late"}"#)
-            .json()["released"],
-        1
+            .json(),
+        json!({"cancelled": 1, "more": false})
     );
     assert_eq!(
         server.get(&format!("/v1/messages/{id}")).json()["reason"],

@@ -130,7 +130,7 @@ fn a_client_that_dawdles_is_cut_off_and_others_are_served() {
 #[test]
 fn heads_that_are_too_large_and_garbage_are_refused() {
     let server = Server::start("");
-    let many: Vec<(String, String)> = (0..80)
+    let many: Vec<(String, String)> = (0..120)
         .map(|n| (format!("x-{n}"), "v".to_owned()))
         .collect();
     let many: Vec<(&str, &str)> = many

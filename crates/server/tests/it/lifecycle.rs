@@ -82,6 +82,13 @@ fn a_wrong_configuration_ends_with_code_2_and_its_place() {
     let gone = run(&["serve", "--config", "/nowhere/waystation.toml"], &[]);
     assert_eq!(gone.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&gone.stderr).contains("config default"));
+    let no_kind = run(&["config", "check", "--handler", "=http://x"], &[]);
+    let said = String::from_utf8_lossy(&no_kind.stderr);
+    assert!(
+        said.contains("--handler") && said.contains("has no kind before its `=`"),
+        "{said}"
+    );
+    assert!(!said.contains("kinds."), "{said}");
     let usage = run(&["serve", "--grace", "tomorrow"], &[]);
     assert_eq!(usage.status.code(), Some(2));
 }

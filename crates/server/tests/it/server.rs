@@ -9,7 +9,7 @@ use serde_json::Value;
 pub(crate) use waystation_testkit::machine::{Reply, read_reply, request};
 
 /// Only there so that a test that would wait for ever fails in its place.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server; it ends with the value.
 #[derive(Debug)]
@@ -95,7 +95,9 @@ impl Server {
         stream
             .write_all(&request(method, path, headers, body))
             .expect("it takes the request");
-        read_reply(&mut BufReader::new(stream)).expect("it answers")
+        let reply = read_reply(&mut BufReader::new(stream)).expect("it answers");
+        crate::openapi::look(method, path, &reply);
+        reply
     }
 
     /// Sends JSON.
