@@ -149,7 +149,6 @@ mod tests {
                     statement.execute([]).expect("runs");
                     count += 1;
                 }
-                drop(batch);
                 // No commit: the process is gone.
                 drop(db);
                 let db = Connection::open(&path).expect("opens");
