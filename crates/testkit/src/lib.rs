@@ -6,9 +6,9 @@
 mod budget;
 pub mod disk;
 pub mod evil;
+pub mod inputs;
 pub mod ledger;
 pub mod machine;
-pub mod inputs;
 mod wait;
 
 pub use budget::{BUDGET, FIGURES, REQUIRE, budget, can_have, figure, slowest};

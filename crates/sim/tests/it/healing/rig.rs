@@ -473,6 +473,7 @@ impl<D: Destination> Rig<D> {
             Event::Rejected { .. }
             | Event::StaleSettlement { .. }
             | Event::LeaseLost { .. }
+            | Event::LeasesLost { .. }
             | Event::Refunded { .. }
             | Event::MassFailure(_)
             | Event::Expired { .. }
