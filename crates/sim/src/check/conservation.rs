@@ -121,7 +121,7 @@ fn what_is_missing(row: &Row, rows: &[Row], touched: bool) -> Option<&'static st
 
 #[cfg(test)]
 mod tests {
-    use super::super::scribe::{self, ONE, Scribe, TWO, row};
+    use super::super::scribe::{self, ONE, Scribe, row};
     use super::*;
 
     fn check_rows(rows: Vec<Row>, expected: &str) {

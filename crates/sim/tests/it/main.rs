@@ -1,3 +1,6 @@
 //! Whole fleets on virtual time.
 
+mod days;
+mod regressions;
+mod run;
 mod seeds;
