@@ -40,10 +40,20 @@ impl History {
 
 impl What {
     /// Names it coarsely, for those who ask whether a run reached everything it could.
-    pub(crate) const fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Stored { .. } => "stored",
             Self::Acked { .. } => "acked",
+            Self::Leased {
+                purpose: Purpose::Run,
+                standing: Standing::Struck,
+                ..
+            } => "struck message ran alone",
+            Self::Leased {
+                purpose: Purpose::Lost,
+                probes,
+                ..
+            } if !probes.is_empty() => "probe lease expired",
             Self::Leased { purpose, .. } => match purpose {
                 Purpose::Run => "leased to run",
                 Purpose::Lost => "leased as lost",

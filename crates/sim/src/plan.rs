@@ -134,6 +134,8 @@ pub(crate) struct Plan {
     pub(crate) cursed: Option<usize>,
     /// How many workers there are outside of our processes.
     pub(crate) pullers: usize,
+    /// The longest they wait for work, in milliseconds.
+    pub(crate) pull_ms_max: u64,
     /// When people do something.
     pub(crate) deeds: Vec<Timestamp>,
     /// The first is that of calm times; all kinds are handled under it.
@@ -182,6 +184,7 @@ impl Plan {
             sick: spans(6).sick(faults.destination_outages),
             cursed,
             pullers,
+            pull_ms_max: 20_000 * scenario.rounds().min(30),
             deeds: spans(7).moments(faults.people, 25),
             configs: policies::configs(seed, faults.reconfigurations, pullers > 0),
             flaws: scenario.flaws,

@@ -266,7 +266,7 @@ impl Client<'_> {
 #[test]
 fn every_bad_request_is_refused_as_it_must_be_and_writes_nothing() {
     let plan = Plan::read();
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(CONFIG);
     let ground = ground(&node);
     let codes = codes(&node);
@@ -314,7 +314,7 @@ fn every_bad_request_is_refused_as_it_must_be_and_writes_nothing() {
 #[test]
 fn every_head_that_is_no_http_ends_its_connection_and_nothing_else() {
     let plan = Plan::read();
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(CONFIG);
     ground(&node);
     let codes = codes(&node);
@@ -336,7 +336,7 @@ fn every_head_that_is_no_http_ends_its_connection_and_nothing_else() {
 #[test]
 fn what_the_generator_spoils_was_good_before() {
     let plan = Plan::read();
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = Arc::new(machine.start(CONFIG));
     let mut from = BufReader::new(TcpStream::connect(node.address()).expect("it listens"));
     for number in plan.numbers(GOOD) {

@@ -301,7 +301,7 @@ fn above_its_rate_the_server_refuses_with_a_wait_that_holds() {
 
 #[test]
 fn a_store_that_does_not_answer_is_told_and_what_was_refused_is_not_written() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start("");
     node.submit(&json!({"kind": "a", "delay": "1h"}));
     let other = rusqlite::Connection::open(machine.file()).expect("the file opens");
@@ -321,7 +321,7 @@ fn a_store_that_does_not_answer_is_told_and_what_was_refused_is_not_written() {
 
 #[test]
 fn damage_that_a_request_meets_is_told_as_ours_and_named_in_the_log() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start("");
     let id = node.submit(&json!({"kind": "a", "payload": "intact", "delay": "1h"}));
     let other = rusqlite::Connection::open(machine.file()).expect("the file opens");

@@ -20,8 +20,8 @@ fn value(metrics: &str, series: &str) -> f64 {
 
 #[test]
 fn an_outage_is_seen_in_transitions_probes_and_refunds() {
-    let destination = Destination::start(&["--path", "/work=outage=0s..:503"]);
-    let machine = Machine::new();
+    let destination = Destination::start(BINARY, &["--path", "/work=outage=0s..:503"]);
+    let machine = Machine::new(BINARY);
     let node = machine.start(&format!(
         "[destinations.d]\nurl = \"{}\"\ncircuit = {{ consecutive = 3, open_for = \"50ms\", ramp = \"100ms\" }}\n\
          [kinds.work]\ndestination = \"d\"\npath = \"/work\"\nbackoff = {{ fixed = \"20ms\", immediate = 0 }}\n",
@@ -61,7 +61,7 @@ fn an_outage_is_seen_in_transitions_probes_and_refunds() {
 
 #[test]
 fn a_person_s_order_to_a_circuit_or_queue_is_told() {
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start("");
     node.must("/v1/circuits/smtp/open", &json!({}));
     node.must("/v1/queues/mail/pause", &json!({}));
@@ -76,12 +76,12 @@ fn a_person_s_order_to_a_circuit_or_queue_is_told() {
 
 #[test]
 fn leases_lost_in_a_crash_are_one_line_that_counts_them() {
-    let destination = Destination::start(&["--path", "/work=outage=0s..:hang"]);
+    let destination = Destination::start(BINARY, &["--path", "/work=outage=0s..:hang"]);
     let config = format!(
         "[destinations.d]\nurl = \"{}\"\n[kinds.work]\ndestination = \"d\"\npath = \"/work\"\n",
         destination.url
     );
-    let machine = Machine::new();
+    let machine = Machine::new(BINARY);
     let node = machine.start(&config);
     node.submit_many(&json!({"kind": "work"}), 20);
     node.until_count("leased", 20);

@@ -67,7 +67,7 @@ impl Fleet {
             self.push(at, Happening::Pull(puller));
             return;
         };
-        let wait = self.chance.millis(1_000, 20_000);
+        let wait = self.chance.millis(1_000, self.plan.pull_ms_max);
         let Some(own) = self.own_time(who) else {
             return;
         };

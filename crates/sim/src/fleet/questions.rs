@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waystation_core::exchange::Trouble;
+use waystation_core::exchange::{ClaimWhat, Trouble};
 use waystation_core::node::{Command, Input};
 use waystation_store::MessageStore;
 
@@ -36,6 +36,7 @@ impl Fleet {
         if is_lost {
             self.reach("indeterminate, and applied");
         }
+        let rings = may_ring(&command);
         let shape = is_lost.then(|| refusal(&command, Trouble::Indeterminate));
         let mut notes = Notes {
             at: self.now,
@@ -56,7 +57,9 @@ impl Fleet {
                 self.stores.carry_out(&store, command, self.now, &mut notes)
             }
         };
-        self.ring_all(Some(who));
+        if rings {
+            self.ring_all(Some(who));
+        }
         self.answer_from_store(who, shape.unwrap_or(answer));
     }
 
@@ -93,6 +96,26 @@ impl Fleet {
                 Happening::Tell(who, Box::new(Input::Rung)),
             );
         }
+    }
+}
+
+/// Whether a question may change what others wait for. Most that are asked only look.
+const fn may_ring(command: &Command) -> bool {
+    match command {
+        Command::Enqueue { .. }
+        | Command::Settle { .. }
+        | Command::Heal { .. }
+        | Command::ReportProbe { .. } => true,
+        Command::Claim { request, .. } => matches!(request.what, ClaimWhat::Due { .. }),
+        Command::Extend { .. }
+        | Command::Load { .. }
+        | Command::Run(_)
+        | Command::CheckHealth(_)
+        | Command::Cancel(_)
+        | Command::Answer { .. }
+        | Command::WakeAt(_)
+        | Command::Emit(_)
+        | Command::Stop(_) => false,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Whole fleets on virtual time.
 
+mod days;
 mod healing;
 mod planted;
+mod regressions;
+mod run;
 mod seeds;

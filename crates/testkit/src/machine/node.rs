@@ -47,6 +47,12 @@ impl Node {
         std::fs::read_to_string(&self.log).expect("a log")
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Sends a request; none if it was not answered.
     #[must_use]
     pub fn try_call(
