@@ -24,6 +24,10 @@ macro_rules! planted {
                 );
             }
         )*
+
+        const FOUND: &[(Flaw, &str)] = &[
+            $((Flaw::$flaw, concat!(stringify!($area), "::", stringify!($case)))),*
+        ];
     };
 }
 
@@ -38,4 +42,28 @@ planted! {
     SettledTwice is found by settle::stale_fence_changes_nothing;
     TwoProbes is found by gates::one_probe_in_the_fleet;
     OpenLetsThrough is found by gates::closed_gate_lets_nothing_through;
+}
+
+/// The page says of each flaw which case finds it, and names no case that does not.
+#[test]
+fn the_page_names_the_case_of_each_flaw() {
+    let page = include_str!("../../../../docs/concepts/planted-bugs.md");
+    let lines: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    for (flaw, case) in FOUND {
+        let begins = format!("| `{flaw:?}` |");
+        let line = lines.iter().find(|line| line.starts_with(&*begins));
+        let is_named = line.is_some_and(|line| line.contains(&format!("`{case}`")));
+        assert!(is_named, "{flaw:?} is found by `{case}`: {line:?}");
+    }
+    let of_gates = |line: &&&str| line.contains("`gate::");
+    let named = lines.iter().filter(|line| line.contains("::")).count();
+    let others = lines.iter().filter(of_gates).count();
+    assert_eq!(
+        named - others,
+        FOUND.len(),
+        "a line names a case of no flaw"
+    );
 }
