@@ -12,7 +12,7 @@ use waystation_testkit::inputs::{
 };
 use waystation_testkit::until;
 
-use crate::machine::{Machine, Node};
+use crate::machine::{BINARY, Machine, Node};
 use crate::server::{PATIENCE, Reply, read_reply};
 
 /// Refused requests, many on a connection.

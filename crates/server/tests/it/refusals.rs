@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::machine::Machine;
+use crate::machine::{BINARY, Machine};
 use crate::server::{Reply, Server, read_reply, request};
 
 const JSON: (&str, &str) = ("content-type", "application/json");

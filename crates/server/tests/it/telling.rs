@@ -3,7 +3,7 @@
 use serde_json::json;
 use waystation_testkit::until;
 
-use crate::machine::{Destination, Machine, Node};
+use crate::machine::{BINARY, Destination, Machine, Node};
 
 fn metrics(node: &Node) -> String {
     let reply = node.try_call("GET", "/metrics", &[], "");
