@@ -115,7 +115,7 @@ fn clients_without_an_end_are_cut_off_while_others_are_served_and_nothing_is_wri
     let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
     // A first call, so that what is made once is made.
-    node.get("/v1/queues");
+    assert!(node.get("/v1/queues").is_object(), "it serves");
     let (files, tasks) = (open_files(&node), threads(&node));
     for (name, malice) in endless() {
         let ended = attack_and_count(&node, name, &malice);
@@ -263,7 +263,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
 fn malformed_requests_are_refused_and_nothing_is_written() {
     let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
-    node.get("/v1/queues");
+    assert!(node.get("/v1/queues").is_object(), "it serves");
     let files = open_files(&node);
     for (name, bytes) in oversized_and_misframed().into_iter().chain(malformed()) {
         let ended = check(&node, name, &Malice::Stall(bytes));
@@ -333,7 +333,7 @@ fn pipelined_requests_are_answered_each_in_order() {
 fn requests_that_are_aborted_leave_whole_messages_or_none_and_nothing_open() {
     let machine = Machine::new(BINARY);
     let node = machine.start(HASTY);
-    node.get("/v1/queues");
+    assert!(node.get("/v1/queues").is_object(), "it serves");
     let files = open_files(&node);
     let whole = submit(&[], r#"{"kind":"a","payload":"twelve bytes"}"#);
     let mut complete = 0;
@@ -363,7 +363,7 @@ fn two_thousand_idle_connections_take_nothing_from_real_traffic() {
         "[server]\nheader_timeout = \"30s\"\n[destinations.d]\nurl = \"{}\"\n[kinds.work]\ndestination = \"d\"\npath = \"/work\"\n",
         destination.url
     ));
-    node.get("/v1/queues");
+    assert!(node.get("/v1/queues").is_object(), "it serves");
     let (files, memory) = (open_files(&node), node.memory_kib("VmRSS"));
     let idle = crowd(node.address(), 1_000, b"");
     let half = crowd(
