@@ -12,6 +12,7 @@ use super::Harness;
 use super::scene::{
     LEASE, Scene, all_kinds, draft, ids, kinds, lane, queue, secs, sent_ids, urgent,
 };
+use crate::Operation;
 
 /// A claim raises the fence and the attempt, and shows who has it, since when and until when.
 pub async fn claim_raises_fence_and_attempt(harness: &mut dyn Harness) {
