@@ -8,7 +8,7 @@ use crate::check::Promise;
 use crate::scenario::Scenario;
 use crate::{Report, run};
 
-/// The most runs that are spent on one seed.
+/// The most runs that are spent on one seed; on a long one fewer, by the days it lasts.
 const RUNS_MAX: u32 = 400;
 
 /// A search under way.
@@ -17,6 +17,7 @@ struct Search {
     promise: Promise,
     best: (Scenario, Report),
     runs: u32,
+    runs_max: u32,
 }
 
 /// Looks for the smallest scenario under which a seed breaks the promise that it breaks first under
@@ -30,6 +31,7 @@ pub fn minimise(seed: u64, scenario: &Scenario) -> Option<(Scenario, Report)> {
         promise,
         best: (scenario.clone(), report),
         runs: 0,
+        runs_max: RUNS_MAX / u32::try_from(scenario.rounds()).unwrap_or(RUNS_MAX),
     };
     search.fix_numbers();
     loop {
@@ -38,7 +40,7 @@ pub fn minimise(seed: u64, scenario: &Scenario) -> Option<(Scenario, Report)> {
             | search.with_fewer_nodes()
             | search.in_less_time()
             | search.with_fewer_messages();
-        if !is_smaller || search.runs == before || search.runs >= RUNS_MAX {
+        if !is_smaller || search.runs == before || search.runs >= search.runs_max {
             return Some(search.best);
         }
     }
@@ -47,7 +49,7 @@ pub fn minimise(seed: u64, scenario: &Scenario) -> Option<(Scenario, Report)> {
 impl Search {
     /// Tries a scenario; true if the run still breaks the promise, and so is the best now.
     fn try_out(&mut self, scenario: Scenario) -> bool {
-        if self.runs >= RUNS_MAX || scenario == self.best.0 {
+        if self.runs >= self.runs_max || scenario == self.best.0 {
             return false;
         }
         self.runs += 1;

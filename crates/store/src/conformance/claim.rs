@@ -270,6 +270,27 @@ pub async fn concurrency_holds_across_claims(harness: &mut dyn Harness) {
     assert_eq!(other.claim(10).await.len(), 1);
 }
 
+/// A claim that finds no room left still says when the next message is due: the end that makes room
+/// may come before that, when there is nothing to tell.
+pub async fn full_lane_says_when_its_next_is_due(harness: &mut dyn Harness) {
+    let mut scene = Scene::with(harness, capped("smtp", Some(1), None)).await;
+    let due_at = scene.now + secs(60);
+    let later = Draft {
+        due_at: Some(due_at),
+        ..draft("smtp:mail")
+    };
+    scene.send_all(vec![draft("smtp:mail"), later]).await;
+    let claimed = scene.ask(scene.request(10)).await;
+    assert_eq!(claimed.deliveries.len(), 1);
+    assert_eq!(claimed.next_at, Some(due_at));
+    scene.pass(secs(1));
+    scene
+        .finish(&claimed.deliveries[0], &Outcome::Completed)
+        .await;
+    scene.pass(secs(59));
+    assert_eq!(scene.claim(10).await.len(), 1);
+}
+
 /// A rate holds over all nodes and says when there is more.
 pub async fn rate_holds_across_claims(harness: &mut dyn Harness) {
     let mut scene = Scene::with(harness, capped("smtp", None, Rate::per_second(2.0))).await;

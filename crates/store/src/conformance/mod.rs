@@ -96,6 +96,7 @@ macro_rules! store_conformance {
                 expiry_sets_off_its_follow_up
                 claim_says_when_to_come_again
                 concurrency_holds_across_claims
+                full_lane_says_when_its_next_is_due
                 rate_holds_across_claims
             }
             leases {
