@@ -6,21 +6,37 @@ pub struct Offer {
     /// The most it may start now: the smaller of its due messages (counted as far as room goes) and
     /// what its gates let through.
     pub starts: u32,
+    /// What of it runs already.
+    pub held: u32,
 }
 
-/// Shares `room` among lanes as evenly as their offers allow: nobody gets more than one more than
-/// another who still wants some. Who gets the odd ones rotates with `turn`, so that over many turns
-/// each lane gets the same. Gives one number a lane, in their order.
+impl Offer {
+    /// How many it starts if each lane runs so many, as far as its offer goes.
+    fn up_to(self, level: u32) -> u32 {
+        level.saturating_sub(self.held).min(self.starts)
+    }
+
+    /// Whether it wants more than that.
+    fn is_thirsty(self, level: u32) -> bool {
+        self.held <= level && self.held.saturating_add(self.starts) > level
+    }
+}
+
+/// Shares `room` among lanes so that what runs of each, with what runs already, is as even as their
+/// offers allow: who gets some has in the end at most one more than another who still wants some, so
+/// that a lane whose calls hang does not take the slots that others let go. Who gets the odd ones
+/// rotates with `turn`, so that over many turns each lane gets the same. Gives one number a lane, in
+/// their order.
 #[must_use]
 pub fn share(offers: &[Offer], room: u32, turn: u64) -> Vec<u32> {
     let (level, odd) = water_level(offers, room);
-    let mut shares: Vec<u32> = offers.iter().map(|offer| offer.starts.min(level)).collect();
+    let mut shares: Vec<u32> = offers.iter().map(|offer| offer.up_to(level)).collect();
     let thirsty: Vec<usize> = (0..offers.len())
-        .filter(|&at| offers.get(at).is_some_and(|offer| offer.starts > level))
+        .filter(|&at| offers.get(at).is_some_and(|offer| offer.is_thirsty(level)))
         .collect();
     // Each turn begins where the one before it left off.
     let count = u64::try_from(thirsty.len()).unwrap_or(u64::MAX).max(1);
-    let begin = (turn % count).wrapping_mul(u64::from(odd)) % count;
+    let begin = (turn % count).wrapping_mul(odd % count) % count;
     let begin = usize::try_from(begin).unwrap_or(0);
     let odd = usize::try_from(odd).unwrap_or(usize::MAX);
     for at in thirsty
@@ -36,25 +52,25 @@ pub fn share(offers: &[Offer], room: u32, turn: u64) -> Vec<u32> {
     shares
 }
 
-/// Gives the level up to which every offer can be met, and what is left of `room` then: less than
-/// there are offers above the level.
-fn water_level(offers: &[Offer], room: u32) -> (u32, u32) {
-    let mut starts: Vec<u32> = offers.iter().map(|offer| offer.starts).collect();
-    starts.sort_unstable();
-    let mut room = room;
-    let mut level = 0;
-    let mut above = u32::try_from(starts.len()).unwrap_or(u32::MAX);
-    for start in starts {
-        let step = start - level;
-        match step.checked_mul(above).filter(|needed| *needed <= room) {
-            Some(needed) => room -= needed,
-            None => return (level + room / above, room % above),
+/// Gives the level up to which every lane can be filled, and what is left of `room` then: less than
+/// there are lanes that want to go beyond it.
+fn water_level(offers: &[Offer], room: u32) -> (u32, u64) {
+    let filled = |level: u32| -> u64 {
+        let shares = offers.iter().map(|offer| u64::from(offer.up_to(level)));
+        shares.sum()
+    };
+    let room = u64::from(room);
+    // The highest level that room reaches: what is filled rises with it.
+    let (mut reached, mut beyond) = (0, u32::MAX);
+    while reached < beyond {
+        let middle = reached + (beyond - reached).div_ceil(2);
+        if filled(middle) <= room {
+            reached = middle;
+        } else {
+            beyond = middle - 1;
         }
-        level = start;
-        above -= 1;
     }
-    // Everybody has all they offered.
-    (level, 0)
+    (reached, room - filled(reached))
 }
 
 #[cfg(test)]
@@ -64,7 +80,8 @@ mod tests {
     use super::*;
 
     fn offers(starts: &[u32]) -> Vec<Offer> {
-        starts.iter().map(|&starts| Offer { starts }).collect()
+        let offer = |&starts| Offer { starts, held: 0 };
+        starts.iter().map(offer).collect()
     }
 
     fn check(starts: &[u32], room: u32, turn: u64, expected: &[u32]) {
@@ -88,6 +105,19 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_already_counts_as_given() {
+        let offer = |starts, held| Offer { starts, held };
+        for (offers, room, expected) in [
+            ([offer(100, 200), offer(100, 0)], 10, [0, 10]),
+            ([offer(100, 4), offer(100, 0)], 10, [3, 7]),
+            ([offer(100, 200), offer(3, 0)], 10, [7, 3]),
+            ([offer(100, u32::MAX), offer(100, 0)], 300, [0, 100]),
+        ] {
+            assert_eq!(share(&offers, room, 0), expected, "{offers:?}");
+        }
+    }
+
+    #[test]
     fn no_lanes_and_no_room_are_nothing() {
         check(&[], 7, 3, &[]);
         check(&[4, 4], 0, 3, &[0, 0]);
@@ -96,20 +126,27 @@ mod tests {
     proptest! {
         #[test]
         fn room_is_shared_whole_and_max_min_fair(
-            starts in prop::collection::vec(prop_oneof![0_u32..20, Just(u32::MAX)], 0..30),
+            offers in prop::collection::vec(
+                (prop_oneof![0_u32..20, Just(1_000_000)], prop_oneof![Just(0), 0_u32..40]),
+                0..30,
+            ),
             room in 0_u32..300,
             turn: u64,
         ) {
-            let shares = share(&offers(&starts), room, turn);
-            prop_assert_eq!(shares.len(), starts.len());
-            prop_assert!(shares.iter().zip(&starts).all(|(share, start)| share <= start));
-            let wanted: u64 = starts.iter().map(|&start| u64::from(start)).sum();
+            let offers: Vec<Offer> =
+                offers.into_iter().map(|(starts, held)| Offer { starts, held }).collect();
+            let shares = share(&offers, room, turn);
+            prop_assert_eq!(shares.len(), offers.len());
+            prop_assert!(shares.iter().zip(&offers).all(|(share, offer)| *share <= offer.starts));
+            let wanted: u64 = offers.iter().map(|offer| u64::from(offer.starts)).sum();
             let given: u64 = shares.iter().map(|&share| u64::from(share)).sum();
             prop_assert_eq!(given, wanted.min(u64::from(room)));
-            // Whoever still wants some has at most one less than anybody has.
-            let most = shares.iter().max().copied().unwrap_or(0);
-            for (share, start) in shares.iter().zip(&starts) {
-                prop_assert!(share == start || share + 1 >= most, "{shares:?} of {starts:?}");
+            // Whoever still wants some runs at most one less than anybody who was given some.
+            let given = shares.iter().zip(&offers).filter(|(share, _)| **share > 0);
+            let most = given.map(|(share, offer)| share + offer.held).max().unwrap_or(0);
+            for (share, offer) in shares.iter().zip(&offers) {
+                let is_even = share + offer.held + 1 >= most;
+                prop_assert!(*share == offer.starts || is_even, "{shares:?} of {offers:?}");
             }
         }
 

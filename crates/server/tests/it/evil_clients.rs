@@ -154,7 +154,7 @@ fn with(headers: &str) -> Vec<u8> {
 
 /// Sizes and framings that no honest client has.
 fn oversized_and_misframed() -> Vec<(&'static str, Vec<u8>)> {
-    let many: String = (0..80).map(|n| format!("x-{n}: v\r\n")).collect();
+    let many: String = (0..120).map(|n| format!("x-{n}: v\r\n")).collect();
     let huge = format!("{{\"kind\":\"a\",\"payload\":\"{}\"}}", "x".repeat(2 << 20));
     vec![
         (

@@ -64,16 +64,16 @@ pub async fn equals_go_by_due_time_then_acceptance(harness: &mut dyn Harness) {
     assert_eq!(ids(&claimed), [sent[1], sent[3], sent[0], sent[2]]);
 }
 
-/// No level starves: of eight slots of a lane one goes to its longest-due message.
-pub async fn every_eighth_slot_goes_to_the_longest_due(harness: &mut dyn Harness) {
+/// No level starves: of sixteen slots of a lane one goes to its longest-due message.
+pub async fn every_sixteenth_slot_goes_to_the_longest_due(harness: &mut dyn Harness) {
     let mut scene = Scene::open(harness).await;
     let patient = scene.send(urgent("mail", 0)).await;
     scene.pass(secs(1));
     scene
         .send_all((0..20).map(|_| urgent("mail", 9)).collect())
         .await;
-    let first = ids(&scene.claim(7).await);
-    assert!(!first.contains(&patient), "seven go strictly by level");
+    let first = ids(&scene.claim(15).await);
+    assert!(!first.contains(&patient), "fifteen go strictly by level");
     assert_eq!(ids(&scene.claim(1).await), [patient]);
 }
 
@@ -182,6 +182,39 @@ pub async fn probes_bring_one_struck_message(harness: &mut dyn Harness) {
     let claimed = scene.claim(10).await;
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].record.standing, Standing::Struck);
+}
+
+/// A message that a claim finds expired stands for no other: the next one of its level goes first.
+pub async fn expired_message_hides_none_of_its_level(harness: &mut dyn Harness) {
+    let mut scene = Scene::open(harness).await;
+    let mortal = Draft {
+        expires_at: Some(scene.now + secs(10)),
+        ..urgent("mail", 5)
+    };
+    let expired = scene.send(mortal).await;
+    let first = scene.send(urgent("mail", 5)).await;
+    scene.send(urgent("mail", 3)).await;
+    scene.pass(secs(10));
+    let claimed = scene.ask(scene.request(1)).await;
+    assert_eq!(claimed.expired, [expired]);
+    assert_eq!(ids(&claimed.deliveries), [first]);
+}
+
+/// A lane whose leases are many gets nothing of the room that another wants, until they are even.
+pub async fn lane_that_holds_much_lets_others_go_first(harness: &mut dyn Harness) {
+    let scene = Scene::open(harness).await;
+    scene
+        .send_all((0..30).map(|_| draft("hanging")).collect())
+        .await;
+    assert_eq!(scene.claim(20).await.len(), 20);
+    scene
+        .send_all((0..30).map(|_| draft("well")).collect())
+        .await;
+    let claimed = scene.claim(20).await;
+    let well = |one: &&waystation_core::exchange::Delivery| one.message.lane == lane("well");
+    assert_eq!(claimed.iter().filter(well).count(), 20);
+    let claimed = scene.claim(10).await;
+    assert_eq!(claimed.iter().filter(well).count(), 5);
 }
 
 /// The law: a claim never gives a message past its expiry, and cancels it where it meets it.

@@ -85,7 +85,9 @@ macro_rules! store_conformance {
                 claim_raises_fence_and_attempt
                 higher_priority_goes_first
                 equals_go_by_due_time_then_acceptance
-                every_eighth_slot_goes_to_the_longest_due
+                every_sixteenth_slot_goes_to_the_longest_due
+                expired_message_hides_none_of_its_level
+                lane_that_holds_much_lets_others_go_first
                 nothing_is_given_before_it_is_due
                 lanes_share_room_evenly
                 lanes_behind_one_gate_share_it

@@ -351,10 +351,12 @@ impl Due<'_> {
             .lanes
             .iter()
             .filter_map(|lane| {
-                let due = self.state.lanes.get(lane)?.order.due(now, room);
+                let of = self.state.lanes.get(lane)?;
+                let due = of.order.due(now, room);
                 (due > 0).then(|| Offered {
                     lane: lane.clone(),
                     due,
+                    held: u32::try_from(of.counts.leased).unwrap_or(u32::MAX),
                 })
             })
             .collect();

@@ -59,6 +59,8 @@ pub(crate) struct Offered {
     pub(crate) lane: Lane,
     /// How many are due.
     pub(crate) due: u32,
+    /// How many are leased.
+    pub(crate) held: u32,
 }
 
 /// What a lane gets.
@@ -109,6 +111,7 @@ pub(crate) fn allot(gates: &mut GateSet, offers: &[Offered], room: Room<'_>) -> 
         .iter()
         .map(|offer| Offer {
             starts: permit(gates, &offer.lane, &given).0.min(offer.due),
+            held: offer.held,
         })
         .collect();
     let mut shares = share(&wishes, room.room, room.turn);
@@ -177,6 +180,10 @@ fn has_plenty(gates: &GateSet, offers: &[Offered], shares: &[u32], permit: &Ask<
         })
 }
 
+/// Of so many slots of a lane the last goes to its longest-due message of any level: often enough that
+/// no level starves, and seldom enough that a backlog of low ones costs the urgent ones a sixteenth.
+pub(crate) const LONGEST_DUE_EVERY: u64 = 16;
+
 /// Which half of a ramp a slot belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
@@ -192,7 +199,7 @@ pub(crate) enum Class {
 /// it goes to the longest-due message of any level, and during a ramp to which half. Where that half
 /// has nothing due, the slot goes to the other.
 pub(crate) const fn slot(number: u64, is_ramping: bool) -> (bool, Class) {
-    let longest_due = number % 8 == 7;
+    let longest_due = number % LONGEST_DUE_EVERY == LONGEST_DUE_EVERY - 1;
     let class = match (is_ramping, number.is_multiple_of(2)) {
         (false, _) => Class::Any,
         (true, true) => Class::Waiting,
@@ -206,14 +213,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_eighth_slot_goes_to_the_longest_due_and_a_ramp_is_shared_by_half() {
-        let slots: Vec<_> = (0..16).map(|number| slot(number, true)).collect();
+    fn every_sixteenth_slot_goes_to_the_longest_due_and_a_ramp_is_shared_by_half() {
+        let slots: Vec<_> = (0..32).map(|number| slot(number, true)).collect();
         assert_eq!(slots.iter().filter(|(longest, _)| *longest).count(), 2);
         let waiting = slots
             .iter()
             .filter(|(_, class)| *class == Class::Waiting)
             .count();
-        assert_eq!(waiting, 8);
+        assert_eq!(waiting, 16);
         assert_eq!(slot(0, false), (false, Class::Any));
     }
 }

@@ -381,9 +381,11 @@ impl Due<'_, '_> {
         let mut gates = std::mem::take(&mut self.state.gates);
         let mut offered = Vec::with_capacity(offers.len());
         for (lane, ahead) in &offers {
+            let of = self.state.lane(*lane)?;
             offered.push(Offered {
-                lane: self.state.lane(*lane)?.lane.clone(),
+                lane: of.lane.clone(),
                 due: ahead.count(self.room),
+                held: of.held(),
             });
         }
         let allotments = rules::allot(
@@ -415,7 +417,7 @@ impl Due<'_, '_> {
             let hint = self.state.due_by_now(lane)?;
             if hint.ready.is_some_and(|at| at <= self.state.now) {
                 let starts = self.starts(lane)?;
-                due.push((lane, starts));
+                due.push((lane, starts, self.state.lane(lane)?.held()));
             }
         }
         let lanes = u32::try_from(due.len()).unwrap_or(u32::MAX).max(1);
@@ -424,7 +426,7 @@ impl Due<'_, '_> {
             .max(AHEAD_MIN)
             .min(self.room);
         let mut offers = Vec::with_capacity(due.len());
-        for &(lane, starts) in &due {
+        for &(lane, starts, _) in &due {
             // A shut lane offers nothing, and is not read.
             let ahead = if starts == 0 {
                 Ahead::default()
@@ -437,8 +439,9 @@ impl Due<'_, '_> {
             let wishes: Vec<Offer> = offers
                 .iter()
                 .zip(&due)
-                .map(|((_, ahead), (_, starts))| Offer {
+                .map(|((_, ahead), (_, starts, held))| Offer {
                     starts: ahead.count(self.room).min(*starts),
+                    held: *held,
                 })
                 .collect();
             let shares = share(&wishes, self.room, turn);
@@ -467,6 +470,9 @@ impl Due<'_, '_> {
                 Some(since) => self.state.pick_ramping(lane, slots, since, &self.skipped)?,
                 None => {
                     let (longest_due, _) = rules::slot(slots, false);
+                    if ahead.is_dry() {
+                        ahead = self.state.read_ahead(lane, self.room.max(AHEAD_MIN))?;
+                    }
                     let mut picked = ahead.take(longest_due, &self.skipped);
                     if picked.is_none() && ahead.is_cut {
                         ahead = self.state.read_ahead(lane, self.room.max(AHEAD_MIN))?;

@@ -36,6 +36,12 @@ impl Ahead {
         u32::try_from(count).unwrap_or(u32::MAX).min(most)
     }
 
+    /// Whether all that was read of a level is taken and there may be more of it: what comes next is
+    /// not known. So it is when some that were read had expired.
+    pub(super) fn is_dry(&self) -> bool {
+        self.is_cut && self.levels.iter().any(VecDeque::is_empty)
+    }
+
     /// Takes the next one: the longest-due of any level, or the first of the highest.
     pub(super) fn take(&mut self, longest_due: bool, skip: &Skipped) -> Option<i64> {
         loop {

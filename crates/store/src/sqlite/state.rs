@@ -56,6 +56,13 @@ pub(super) struct LaneState {
     pub(super) is_dirty: bool,
 }
 
+impl LaneState {
+    /// How many of its messages are leased.
+    pub(super) fn held(&self) -> u32 {
+        u32::try_from(self.counts.leased).unwrap_or(u32::MAX)
+    }
+}
+
 /// No message of the lane is due before these; exact where it says so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DueHint {

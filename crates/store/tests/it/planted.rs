@@ -37,7 +37,7 @@ planted! {
     MassFailureFloods is found by settle::deaths_beyond_the_budget_are_parked;
     ReplayCopies is found by admin::replay_begins_the_next_generation;
     PullForwardLost is found by heal::refund_ends_a_grace;
-    PriorityStarves is found by claim::every_eighth_slot_goes_to_the_longest_due;
+    PriorityStarves is found by claim::every_sixteenth_slot_goes_to_the_longest_due;
     OrderBrokenOnRetry is found by keys::failing_head_delays_its_followers;
     SettledTwice is found by settle::stale_fence_changes_nothing;
     TwoProbes is found by gates::one_probe_in_the_fleet;

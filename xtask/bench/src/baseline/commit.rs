@@ -150,10 +150,11 @@ fn write(
         }
         let committing = Instant::now();
         tx.commit().context("cannot commit")?;
+        let ended = Instant::now();
         let commit = Commit {
             rows: calls.len(),
-            whole: began.elapsed(),
-            alone: committing.elapsed(),
+            whole: ended - began,
+            alone: ended - committing,
         };
         if began >= from && began < until {
             commits.push(commit);
