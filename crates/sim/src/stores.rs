@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use waystation_core::exchange::Trouble;
+use waystation_core::exchange::{Extended, Lease, Trouble};
 use waystation_core::flaw::Flaws;
 use waystation_core::gate::GateOrder;
 use waystation_core::message::{Fence, MessageId, NodeId};
@@ -158,14 +158,7 @@ impl Stores {
                 leases,
                 until,
             } => {
-                let length = until.since(now);
-                let answer = self
-                    .planted
-                    .extend(handle, leases.clone(), until, now)
-                    .map_err(trouble);
-                if let Ok(answers) = &answer {
-                    notes::note_extended(&leases, length, answers, notes);
-                }
+                let answer = self.extend(handle, (&leases, until), now, notes);
                 Some(Input::Extended { ticket, answer })
             }
             Command::Heal { ticket, request } => {
@@ -194,6 +187,24 @@ impl Stores {
             | Command::Emit(_)
             | Command::Stop(_) => None,
         }
+    }
+
+    fn extend(
+        &self,
+        handle: &Memory,
+        (leases, until): (&[Lease], Timestamp),
+        now: Timestamp,
+        notes: &mut Notes<'_>,
+    ) -> Result<Vec<Extended>, Trouble> {
+        let length = until.since(now);
+        let answer = self
+            .planted
+            .extend(handle, leases.to_vec(), until, now)
+            .map_err(trouble);
+        if let Ok(answers) = &answer {
+            notes::note_extended(leases, length, answers, notes);
+        }
+        answer
     }
 
     /// Carries out what a person does to a message; true if it was legal.

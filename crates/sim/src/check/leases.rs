@@ -66,15 +66,7 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
                     lease.until = *until;
                 }
             }
-            What::Settled { id, fence, .. } => {
-                let lease = leases.live(*id, *fence);
-                findings.expect(lease.is_some(), at, || {
-                    format!("{id} is settled with the stale {fence:?}")
-                });
-                if let Some(lease) = lease {
-                    lease.is_settled = true;
-                }
-            }
+            What::Settled { id, fence, .. } => leases.settled(*id, *fence, at, &mut findings),
             What::Stored { .. }
             | What::Acked { .. }
             | What::Ignored { .. }
@@ -103,6 +95,16 @@ impl Leases {
     fn live(&mut self, id: MessageId, fence: Fence) -> Option<&mut Latest> {
         let lease = self.latest.get_mut(&id);
         lease.filter(|lease| lease.fence == fence && !lease.is_settled)
+    }
+
+    fn settled(&mut self, id: MessageId, fence: Fence, at: Timestamp, findings: &mut Findings) {
+        let lease = self.live(id, fence);
+        findings.expect(lease.is_some(), at, || {
+            format!("{id} is settled with the stale {fence:?}")
+        });
+        if let Some(lease) = lease {
+            lease.is_settled = true;
+        }
     }
 
     /// Whatever a person does raises the fence: who has the message loses it.

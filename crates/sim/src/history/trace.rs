@@ -82,24 +82,7 @@ impl<'a> Trace<'a> {
                 expires_at.map_or(Ok(()), |at| write!(f, ", expires {}", moment(at)))
             }
             What::Acked { order, id } => write!(f, "acked {} to {order}", self.name(*id)),
-            What::Leased {
-                run,
-                worker,
-                until,
-                told,
-                purpose,
-                probes,
-                standing,
-                ..
-            } => {
-                let run = self.run(run);
-                write!(f, "leased {run} to {worker} until {}", moment(*until))?;
-                write!(f, ", {purpose:?}, {standing:?}")?;
-                if !probes.is_empty() {
-                    write!(f, ", probes {probes:?}")?;
-                }
-                f.write_str(if *told { "" } else { ", answer lost" })
-            }
+            What::Leased { .. } => self.leased(what, f),
             What::Extended {
                 id, fence, until, ..
             } => write!(
@@ -146,6 +129,29 @@ impl<'a> Trace<'a> {
             | What::Quiet
             | What::Over { .. } => surroundings(what, f),
         }
+    }
+
+    fn leased(&self, what: &What, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let What::Leased {
+            run,
+            worker,
+            until,
+            told,
+            purpose,
+            probes,
+            standing,
+            ..
+        } = what
+        else {
+            return Ok(());
+        };
+        let run = self.run(run);
+        write!(f, "leased {run} to {worker} until {}", moment(*until))?;
+        write!(f, ", {purpose:?}, {standing:?}")?;
+        if !probes.is_empty() {
+            write!(f, ", probes {probes:?}")?;
+        }
+        f.write_str(if *told { "" } else { ", answer lost" })
     }
 
     fn settled(&self, what: &What, f: &mut fmt::Formatter<'_>) -> fmt::Result {

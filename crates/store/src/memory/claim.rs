@@ -455,14 +455,10 @@ impl Due<'_> {
                 Permit::Pass { .. } => (Some(now), false),
             };
             let due = due.or(is_check.then_some(now));
-            match (due, opens) {
-                (Some(due), Some(opens)) => {
-                    next_at = earliest(next_at, due.max(opens).max(now));
-                }
-                // What opens it is told only while something is due: what is due later is looked
-                // for then.
-                (Some(due), None) if due > now => next_at = earliest(next_at, due),
-                (Some(_), None) | (None, _) => {}
+            // What opens it is told only while something is due; what is due later is looked for then.
+            let opens = opens.or(due.filter(|due| *due > now));
+            if let (Some(due), Some(opens)) = (due, opens) {
+                next_at = earliest(next_at, due.max(opens).max(now));
             }
         }
         next_at

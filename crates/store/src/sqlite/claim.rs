@@ -300,8 +300,7 @@ impl Due<'_, '_> {
         self.give(stored, tokens)
     }
 
-    /// The longest-due message of the lanes through a circuit; a struck one only if there is no
-    /// other, for its panic would prove nothing.
+    /// The longest-due message of a circuit's lanes; a struck one only for want of another.
     fn longest_due(&mut self, lanes: &[i64], circuit: &GateKey) -> Answer<Option<Stored>> {
         let mut through = Vec::new();
         for &lane in lanes {
@@ -592,14 +591,9 @@ impl Due<'_, '_> {
                 Permit::Pass { .. } => (Some(now), false),
             };
             let due = due.or(is_check.then_some(now));
-            match (due, opens) {
-                (Some(due), Some(opens)) => {
-                    next_at = earliest(next_at, due.max(opens).max(now));
-                }
-                // What opens it is told only while something is due: what is due later is looked
-                // for then.
-                (Some(due), None) if due > now => next_at = earliest(next_at, due),
-                (Some(_), None) | (None, _) => {}
+            // An end that makes room tells nothing of what is due later.
+            if let (Some(due), Some(opens)) = (due, opens.or(due.filter(|due| *due > now))) {
+                next_at = earliest(next_at, due.max(opens).max(now));
             }
         }
         Ok(next_at)
