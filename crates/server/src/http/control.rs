@@ -12,9 +12,9 @@ use waystation_core::name::{Destination, GateKey, Kind, Lane, Queue};
 use waystation_core::time::Timestamp;
 use waystation_store::{QueueRow, Selection, StateCounts};
 
+use super::acting::reason_of;
 use super::fields::Object;
 use super::lane_views::{CircuitList, CircuitView, LaneList, LaneView, QueueList, QueueView};
-use super::messages::reason_of;
 use super::problem::{Code, Problem};
 use super::reply::{ENVELOPE_BYTES_MAX, Path, json, read_json};
 use super::{App, schemas};

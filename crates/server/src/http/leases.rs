@@ -398,7 +398,7 @@ fn read_outcome(object: &mut Object<'_>, verb: &str) -> (Outcome, &'static [&'st
         }
         "park" => (
             Outcome::Parked {
-                reason: super::messages::reason_of(object),
+                reason: super::acting::reason_of(object),
             },
             &["reason"],
         ),

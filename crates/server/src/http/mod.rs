@@ -6,6 +6,7 @@
 //!                                                  └── problem+json ◀─────────────┘
 //! ```
 
+mod acting;
 mod alarm;
 mod cloudevents;
 mod control;

@@ -11,7 +11,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::document::finish;
 use super::problem::{Code, Problem, ProblemBody};
-use super::{App, control, explain, leases, messages, operations, pages};
+use super::{App, acting, control, explain, leases, messages, operations, pages};
 
 /// The frame of the document.
 #[derive(OpenApi)]
@@ -29,10 +29,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(messages::get, messages::edit))
         .routes(routes!(messages::attempts))
         .routes(routes!(explain::explain))
-        .routes(routes!(messages::retry))
-        .routes(routes!(messages::cancel))
-        .routes(routes!(messages::park))
-        .routes(routes!(messages::unpark))
+        .routes(routes!(acting::retry))
+        .routes(routes!(acting::cancel))
+        .routes(routes!(acting::park))
+        .routes(routes!(acting::unpark))
         .routes(routes!(messages::dead_letters))
         .routes(routes!(control::queues))
         .routes(routes!(control::queue_pause))

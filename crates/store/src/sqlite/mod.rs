@@ -28,6 +28,7 @@ mod fault;
 pub mod fsck;
 mod heal;
 mod join;
+mod lease;
 mod lines;
 mod list;
 mod load;

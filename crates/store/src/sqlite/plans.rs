@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 
 use super::{
-    claim, claims, extend, heal, lines, list, migrate, operate, pick, prune, rows, settle,
+    claims, extend, heal, lease, lines, list, migrate, operate, pick, prune, rows, settle,
 };
 
 fn plan(db: &Connection, sql: &str) -> String {
@@ -31,7 +31,7 @@ fn hot_statements_scan_no_table_and_sort_nothing() {
     let hot = [
         (rows::SELECT, "INTEGER PRIMARY KEY"),
         (rows::SELECT_PLAIN, "INTEGER PRIMARY KEY"),
-        (claim::LEASE, "INTEGER PRIMARY KEY"),
+        (lease::LEASE, "INTEGER PRIMARY KEY"),
         (settle::COMPLETE, "INTEGER PRIMARY KEY"),
         (pick::FIRST_FROM_LEVEL, "message_ready"),
         (pick::DUE_OF_LEVEL, "message_ready"),

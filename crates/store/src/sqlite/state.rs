@@ -19,10 +19,10 @@ use waystation_core::policy::Retention;
 use waystation_core::time::Timestamp;
 
 use super::bytes::gate_name;
-use super::claim;
 use super::claims::Claims;
 use super::enqueue;
 use super::fault::{Answer, damaged};
+use super::lease;
 use super::load::write_deaths;
 use super::prune::Blocks;
 use super::rows::{self, STRUCK_LEVEL};
@@ -165,7 +165,7 @@ impl<'c> State<'c> {
                 bear: db.prepare(enqueue::BEAR)?,
                 payload: db.prepare(enqueue::INSERT_PAYLOAD)?,
                 deliver: db.prepare(rows::SELECT_PLAIN)?,
-                lease: db.prepare(claim::LEASE)?,
+                lease: db.prepare(lease::LEASE)?,
                 complete: db.prepare(settle::COMPLETE)?,
             },
             path: path.to_path_buf(),
