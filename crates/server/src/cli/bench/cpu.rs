@@ -2,18 +2,12 @@
 
 use std::time::Duration;
 
-/// Gives the CPU time that this process's threads have used, to the nanosecond; none where the system
-/// does not tell. That of threads that have ended is missing.
+use rustix::time::{ClockId, clock_gettime};
+
+/// Gives the CPU time that this process has used, threads that have ended included; none before the
+/// epoch of its clock, which does not occur.
 pub(super) fn spent() -> Option<Duration> {
-    let mut nanos = 0;
-    for thread in std::fs::read_dir("/proc/self/task").ok()? {
-        let file = thread.ok()?.path().join("schedstat");
-        // A thread that has just ended is no error.
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let word = text.split(' ').next().unwrap_or_default();
-        nanos += word.parse().unwrap_or(0);
-    }
-    (nanos > 0).then(|| Duration::from_nanos(nanos))
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).ok()
 }
 
 /// Gives what has been spent since, in microseconds for each of so many messages.
