@@ -147,6 +147,10 @@ fn start_writer(start: Start) -> Result<std::thread::JoinHandle<()>, StoreError>
 }
 
 fn run_writer(start: Start, opened: &SyncSender<Result<(), StoreError>>) {
+    // The checkpointer ends when the last of these is gone. It is dropped after the connection, which is
+    // declared behind it: of two that are closed at once neither is the last, and the log would not be
+    // written back.
+    let nudge = start.nudge;
     let mut db = start.db;
     let pages = Arc::clone(&start.shared);
     let hooked = db.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
@@ -172,7 +176,7 @@ fn run_writer(start: Start, opened: &SyncSender<Result<(), StoreError>>) {
         shared: Arc::clone(&start.shared),
         bell: Arc::clone(&start.bell),
         space: start.space,
-        checkpoints: start.nudge,
+        checkpoints: &nudge,
         path: start.path,
         jobs: start.jobs,
         watches: std::collections::HashMap::new(),

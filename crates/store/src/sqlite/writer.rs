@@ -171,7 +171,7 @@ pub(super) struct Writer<'c> {
     pub(super) shared: Arc<Shared>,
     pub(super) bell: Arc<Bell>,
     pub(super) space: Space,
-    pub(super) checkpoints: SyncSender<()>,
+    pub(super) checkpoints: &'c SyncSender<()>,
     pub(super) path: PathBuf,
     /// For nudges from those who watch other nodes.
     pub(super) jobs: mpsc::WeakSender<Jobs>,

@@ -351,3 +351,17 @@ async fn each_commit_is_told_with_the_calls_that_shared_it() {
     store.leased(Vec::new()).await.expect("answers");
     assert!(told.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn a_store_that_was_closed_is_one_file() {
+    for _ in 0..40 {
+        let dir = TempDir::new().expect("a directory");
+        let store = open(&dir);
+        store
+            .join("node:1", Timestamp::from_micros(1))
+            .await
+            .expect("joins");
+        drop(store);
+        assert!(!dir.path().join("store.db-wal").exists());
+    }
+}
